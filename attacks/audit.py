@@ -1,0 +1,201 @@
+"""Probes of a defended model: does it keep state, hide randomness, or return gradients that do not tell the truth?
+
+Every probe works on a copy of the model, so that one model never flags the next.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from attacks.ball import Ball
+from attacks.objectives import objective_for
+from attacks.shell import modules_in_training_mode
+from attacks.victim import ModelVictim, Objective
+from datasets.batch import Batch
+from registry import Randomness
+
+AUDIT_SAMPLES = 256
+"""Largest number of clean-correct samples that probes look at."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """What one probe measured."""
+
+    name: str
+    red: bool
+    evidence: str
+    values: dict[str, float] = field(default_factory=dict)
+
+
+def audit(
+    victim: ModelVictim, batch: Batch, clean_scores: Tensor, ball: Ball, objective_name: str
+) -> tuple[Finding, ...]:
+    """Returns the findings of all probes of a model.
+
+    Args:
+        victim: The defended model, unprepared.
+        batch: The samples of the cell.
+        clean_scores: (n,), scores of the originals; gradients are probed where they are clean-correct.
+        ball: Balls of the ranked budget.
+        objective_name: "margin" or "soft-dice": what the gradient is taken of.
+    """
+    correct = (clean_scores >= victim.task.fail_below).nonzero()[:AUDIT_SAMPLES, 0]
+    some = batch.take(slice(0, victim.slots))
+    findings = [_training_mode(victim.model), _declared_randomness(victim, some), _state(victim, some)]
+    outputs = victim.outputs(batch.take(slice(0, AUDIT_SAMPLES)))
+    if isinstance(outputs, Tensor):
+        findings += [_probabilities(outputs), _constant(victim, batch.take(slice(0, AUDIT_SAMPLES)))]
+    if len(correct):
+        probe = _GradientProbe(victim, batch.take(correct), ball.take(correct), objective_name)
+        findings += [probe.zero_gradient(outputs), probe.dishonest_gradient()]
+    return tuple(finding for finding in findings if finding is not None)
+
+
+def _training_mode(model: nn.Module) -> Finding:
+    names = modules_in_training_mode(copy.deepcopy(model).eval()) + modules_in_training_mode(model)
+    return Finding(
+        name="train-mode",
+        red=bool(names),
+        evidence=f"{len(names)} submodules are in training mode after eval() ({', '.join(names[:3]) or 'none'})",
+        values={"modules": float(len(names))},
+    )
+
+
+def _declared_randomness(victim: ModelVictim, some: Batch) -> Finding:
+    """Compares two predictions of the same batch by the raw module, outside of any keyed noise."""
+    model = copy.deepcopy(victim.model)
+    with torch.no_grad():
+        first, second = _flat(model(some.inputs)), _flat(model(some.inputs))
+    difference = float((first - second).abs().max())
+    declared = victim.randomness is not Randomness.NONE
+    return Finding(
+        name="stochastic-undeclared",
+        red=difference > 0 and not declared,
+        evidence=f"repeated predictions differ by {difference:.3g}; randomness is declared as {victim.randomness}",
+        values={"difference": difference},
+    )
+
+
+def _state(victim: ModelVictim, some: Batch) -> Finding | None:
+    """Compares a row alone, in a shuffled batch and in its place; looks for buffers that a forward pass changes."""
+    if victim.randomness is not Randomness.NONE:
+        return None
+    difference, limit = _row_difference(copy.deepcopy(victim.model), some)
+    shrunk = 0.0
+    if difference > limit:  # rounding shrinks in float64, dependence on the batch does not
+        shrunk = _row_difference(copy.deepcopy(victim.model).double(), some.with_inputs(some.inputs.double()))[0]
+    changed = _changed_buffers(copy.deepcopy(victim.model), some)
+    depends = difference > limit and shrunk > difference / 100
+    buffers = f"buffers changed by a forward pass: {', '.join(changed[:3]) or 'none'}"
+    return Finding(
+        name="stateful",
+        red=depends or bool(changed),
+        evidence=f"a row's outputs differ by {difference:.3g} with its batch (limit {limit:.3g}); {buffers}",
+        values={"difference": difference, "limit": limit, "buffers": float(len(changed))},
+    )
+
+
+def _row_difference(model: nn.Module, some: Batch) -> tuple[float, float]:
+    order = torch.arange(len(some) - 1, -1, -1, device=some.inputs.device)
+    with torch.no_grad():
+        together = _flat(model(some.inputs))
+        shuffled = _flat(model(some.inputs[order]))[order]
+        alone = torch.cat([_flat(model(some.inputs[row : row + 1])) for row in range(min(4, len(some)))])
+    difference = max(float((together - shuffled).abs().max()), float((together[: len(alone)] - alone).abs().max()))
+    spread = float((together.amax(1) - together.amin(1)).median())
+    return difference, max(1e-4 * spread, 1e-5 * float(together.abs().max()))
+
+
+def _changed_buffers(model: nn.Module, some: Batch) -> tuple[str, ...]:
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    with torch.no_grad():
+        model(some.inputs)
+    return tuple(name for name, buffer in model.named_buffers() if not torch.equal(buffer, before[name]))
+
+
+def _probabilities(outputs: Tensor) -> Finding:
+    """A note: rows in [0, 1] that sum to 1 are probabilities; the objective then works on their logarithm's scale."""
+    sums = outputs.flatten(2).sum(1) if outputs.ndim > 2 else outputs.sum(1)
+    found = bool(((outputs >= 0) & (outputs <= 1)).all()) and bool(
+        torch.allclose(sums, torch.ones_like(sums), atol=1e-4)
+    )
+    text = "rows of the outputs are in [0, 1] and sum to 1" if found else "outputs are no probabilities"
+    return Finding(name="probabilities", red=False, evidence=text, values={"probabilities": float(found)})
+
+
+def _constant(victim: ModelVictim, some: Batch) -> Finding:
+    """A note: predictions that do not depend on the input."""
+    predictions = victim.task.decode(victim.outputs(some), some)
+    name = next(iter(predictions))
+    values = predictions[name]
+    same = bool((values == values[:1]).all())
+    text = f"all {len(some)} predictions are the same" if same else "predictions differ between inputs"
+    return Finding(name="constant", red=False, evidence=text, values={"constant": float(same)})
+
+
+class _GradientProbe:
+    """Compares what the gradient promises with what a step really gains, in float64 where the model allows it."""
+
+    def __init__(self, victim: ModelVictim, batch: Batch, ball: Ball, objective_name: str) -> None:
+        self._objective: Objective = objective_for(victim.task, objective_name)
+        self._ball = ball
+        try:
+            double = batch.with_inputs(batch.inputs.double())
+            model = copy.deepcopy(victim.model).double()
+            self._victim, self._batch = _copy_of(victim, model), double
+            self._answer = self._ask(double.inputs, gradient=True)
+            self._precision = "float64"
+        except RuntimeError:  # a model that insists on float32
+            self._victim, self._batch = _copy_of(victim, copy.deepcopy(victim.model)), batch
+            self._answer = self._ask(batch.inputs, gradient=True)
+            self._precision = "float32"
+
+    def zero_gradient(self, outputs: Tensor | dict) -> Finding:
+        """Counts inputs whose gradient is exactly zero, not finite, or vanishes against the outputs' spread."""
+        flat = _flat(outputs)
+        spread = float((flat.amax(1) - flat.amin(1)).median())
+        largest = self._answer.gradient.abs().flatten(1).amax(1)
+        share = float((~(largest > 1e-6 * spread)).double().mean())
+        return Finding(
+            name="zero-gradient",
+            red=share >= 0.10,
+            evidence=f"{share:.1%} of {len(largest)} clean-correct inputs have no usable gradient (limit 10%)",
+            values={"share": share, "n": float(len(largest))},
+        )
+
+    def dishonest_gradient(self) -> Finding:
+        """Compares real with predicted gain of one sign step of eps/4, eps/2 and eps."""
+        ratios = {}
+        for divisor in (4, 2, 1):
+            step = self._ball.eps.to(self._batch.inputs.dtype) / divisor * self._answer.gradient.sign()
+            moved = (self._batch.inputs + step).clamp(0, 1)
+            predicted = (self._answer.gradient * (moved - self._batch.inputs)).sum()
+            gained = (self._ask(moved, gradient=False).objective - self._answer.objective).sum()
+            ratios[f"eps/{divisor}"] = float(gained / predicted) if float(predicted) > 0 else 0.0
+        lowest = min(ratios.values())
+        listed = ", ".join(f"{name}: {value:.2f}" for name, value in ratios.items())
+        return Finding(
+            name="dishonest-gradient",
+            red=lowest < 0.3,
+            evidence=f"real over predicted gain of one sign step, {self._precision}: {listed} (limit 0.3)",
+            values=ratios,
+        )
+
+    def _ask(self, inputs: Tensor, *, gradient: bool):
+        progress = torch.zeros(len(inputs), device=inputs.device)
+        return self._victim.answer(self._batch.with_inputs(inputs), self._objective, progress, gradient=gradient)
+
+
+def _copy_of(victim: ModelVictim, model: nn.Module) -> ModelVictim:
+    return ModelVictim(model, victim.task, slots=victim.slots, randomness=victim.randomness)
+
+
+def _flat(outputs: Tensor | dict) -> Tensor:
+    """Returns outputs as (N, values)."""
+    tensor = torch.cat([o.flatten(1) for o in outputs.values()], 1) if isinstance(outputs, dict) else outputs
+    return tensor.flatten(1)

@@ -1,0 +1,73 @@
+"""Gradient steps of a fixed size: FGSM, BIM and PGD."""
+
+from __future__ import annotations
+
+import torch
+
+from attacks.draws import KeyedRandom
+from attacks.stepped import Query, Rows
+from attacks.victim import Answer
+from registry import Knowledge, Norm
+
+
+class PGD:
+    """Projected gradient ascent with sign (Linf) or unit (L2) steps.
+
+    Args:
+        steps: Gradient steps.
+        step_size: Size of a step as a share of eps.
+        random_start: Begin at a random point of the ball; otherwise restart 0 begins at the worst known candidate.
+        restarts: Independent runs; runs after the first always begin at random.
+        eot_samples: Draws averaged in each gradient of a stochastic defense.
+    Source: Madry et al. 2018, arXiv:1706.06083.
+    """
+
+    knowledge = Knowledge.WHITE_BOX
+
+    def __init__(
+        self,
+        *,
+        steps: int,
+        step_size: float = 0.25,
+        random_start: bool = True,
+        restarts: int = 1,
+        eot_samples: int = 1,
+    ) -> None:
+        self.steps = steps + 1  # the last point is evaluated too
+        self.step_size = step_size
+        self.random_start = random_start
+        self.restarts = restarts
+        self.eot_samples = eot_samples
+
+    def start(self, rows: Rows, rng: KeyedRandom) -> None:
+        rows.memory["point"] = starting_points(rows, rng, at_random=self.random_start)
+
+    def ask(self, rows: Rows, rng: KeyedRandom) -> Query:
+        return Query(rows.memory["point"], gradient=True)
+
+    def tell(self, rows: Rows, query: Query, answer: Answer) -> None:
+        step = self.step_size * rows.ball.eps * rows.ball.steepest(answer.gradient)
+        rows.memory["point"] = rows.ball.project(query.points + step)
+        rows.done = rows.step >= self.steps
+
+
+def fgsm(*, eot_samples: int = 1) -> PGD:
+    """Returns one gradient step of the whole eps from the original. Source: Goodfellow et al. 2015, arXiv:1412.6572."""
+    return PGD(steps=1, step_size=1.0, random_start=False, eot_samples=eot_samples)
+
+
+def starting_points(rows: Rows, rng: KeyedRandom, *, at_random: bool) -> torch.Tensor:
+    """Returns where rows begin: at random, but restart 0 at the worst candidate where one is known already.
+
+    Args:
+        rows: Work in flight.
+        rng: Keyed by sample and restart.
+        at_random: Whether restart 0 without a known candidate begins at random, too.
+    """
+    keys = rng.keys(rows.batch.sample_ids, rows.restart, 0)
+    shape = rows.begin.shape[1:]
+    noise = rng.uniform(keys, shape) * 2 - 1 if rows.ball.norm is Norm.LINF else rng.normal(keys, shape)
+    random = rows.ball.random(noise)
+    known = (rows.begin != rows.ball.originals).flatten(1).any(1)
+    fixed = (rows.restart == 0) & (known | torch.tensor(not at_random, device=known.device))
+    return torch.where(fixed.reshape(-1, *[1] * (random.ndim - 1)), rows.begin, random)

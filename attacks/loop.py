@@ -1,0 +1,219 @@
+"""The loop that feeds a stepped attack: continuous batching over fixed slots, confirmation, accounting."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from attacks.ball import Ball
+from attacks.draws import KeyedRandom
+from attacks.shell import WorstCase, verify
+from attacks.stepped import Rows, SteppedAttack, join_rows
+from attacks.victim import Draws, ModelVictim, Objective
+from datasets.batch import Batch
+from registry import Knowledge, Randomness
+
+CONFIRM_EVERY = 8
+"""Answers between two canonical passes over the candidates of a prepared search model."""
+
+
+@dataclass(kw_only=True)
+class Search:
+    """One member's search over a set of samples at one budget."""
+
+    attack: SteppedAttack
+    """The attack."""
+    objective: Objective
+    """What it ascends."""
+    source: ModelVictim
+    """Whose objective and gradient it follows: the victim (or its prepared copy), or a surrogate."""
+    scorer: ModelVictim
+    """Who tells the score of a point: the victim or its prepared copy."""
+    judge: ModelVictim
+    """The unprepared victim: only its score counts."""
+    batch: Batch
+    """All samples of the cell."""
+    ball: Ball
+    """Balls around them."""
+    clean_outputs: object
+    """Outputs of the source on the originals; goals of targeted objectives are chosen from them."""
+    worst: WorstCase
+    """What is known of each sample; updated in place."""
+    rng: KeyedRandom
+    """Keyed by protocol, seed and member."""
+    backward: str = "true"
+    """"true" or "bpda"."""
+    member: int = 0
+    """Index of the member, for attribution."""
+    watch: Callable[[float], None] = lambda share: None
+    """Told the share of the work that is done."""
+    violations: int = 0
+    """Candidates that had to be moved back into the ball."""
+    error_samples: set[int] = field(default_factory=set)
+    """Samples on which the model or the attack returned NaN."""
+
+
+def run_search(search: Search, samples: Tensor) -> None:
+    """Runs a stepped attack on the samples (int64 rows of the set), restart after restart.
+
+    A row leaves its slot when its sample is finished or its budget is spent; the next one takes the slot. Random
+    weights (`randomness="model"`) go in lockstep: new rows enter only when all slots are free.
+    """
+    attack, slots = search.attack, search.judge.slots
+    queue = deque((int(sample), restart) for restart in range(attack.restarts) for sample in samples)
+    total, rows = len(queue), None
+    lockstep = search.judge.randomness is Randomness.MODEL
+    claims = _Claims(search)
+    while True:
+        if rows is not None:
+            leave = rows.done | search.worst.finished[rows.sample]
+            if search.error_samples:
+                leave |= torch.tensor([int(s) in search.error_samples for s in rows.sample], device=leave.device)
+            rows = rows.take(~leave) if leave.any() else rows
+        if rows is None or (len(rows) < slots and not (lockstep and len(rows))):
+            rows = _refill(search, rows, queue, slots)
+        if not len(rows):
+            break
+        _advance(search, rows, claims)
+        search.watch(1 - (len(queue) + len(rows)) / max(total, 1))
+    claims.confirm()
+
+
+def _refill(search: Search, rows: Rows | None, queue: deque, slots: int) -> Rows:
+    """Returns the rows in flight with free slots filled from the queue."""
+    free = slots - (0 if rows is None else len(rows))
+    finished = search.worst.finished
+    chosen: list[tuple[int, int]] = []
+    while queue and len(chosen) < free:
+        sample, restart = queue.popleft()
+        if not finished[sample] and sample not in search.error_samples:
+            chosen.append((sample, restart))
+    device = search.batch.inputs.device
+    sample = torch.tensor([s for s, _ in chosen], dtype=torch.int64, device=device)
+    restart = torch.tensor([r for _, r in chosen], dtype=torch.int64, device=device)
+    batch = search.batch.take(sample)
+    if hasattr(search.objective, "aim") and chosen:
+        outputs = search.clean_outputs
+        outputs = {k: v[sample] for k, v in outputs.items()} if isinstance(outputs, dict) else outputs[sample]
+        batch = search.objective.aim(outputs, batch, restart)
+    fresh = Rows(
+        batch=batch,
+        ball=search.ball.take(sample),
+        begin=search.worst.points[sample],
+        restart=restart,
+        sample=sample,
+        step=torch.zeros_like(sample),
+        done=torch.zeros_like(sample, dtype=torch.bool),
+    )
+    if not chosen:
+        return fresh if rows is None else rows
+    search.attack.start(fresh, search.rng)
+    return fresh if rows is None or not len(rows) else join_rows(rows, fresh)
+
+
+def _advance(search: Search, rows: Rows, claims: _Claims) -> None:
+    """Lets all rows take one step: ask, verify, answer, offer, tell."""
+    attack = search.attack
+    query = attack.ask(rows, search.rng)
+    checked = verify(query.points, rows.ball)
+    search.violations += checked.violations
+    batch = rows.batch.with_inputs(checked.points)
+    progress = rows.step / max(attack.steps, 1)
+    draws = _draws(search, rows)
+    wants_gradient = query.gradient and attack.knowledge is Knowledge.WHITE_BOX
+    answer = search.source.answer(
+        batch, search.objective, progress, gradient=wants_gradient, backward=search.backward, draws=draws
+    )
+    if search.scorer is not search.source:
+        score = search.scorer.answer(batch, search.objective, progress, gradient=False, draws=draws).score
+        answer = answer._replace(score=score)
+    failed = checked.broken_rows | ~torch.isfinite(answer.objective)
+    if failed.any():
+        search.error_samples.update(rows.sample[failed].tolist())
+    rows.step = rows.step + 1
+    claims.add(rows, checked.points, answer.score, ~failed)
+    attack.tell(rows, query._replace(points=checked.points), answer)
+
+
+def _draws(search: Search, rows: Rows) -> Draws | None:
+    """Returns fresh draws for every step: their index is unique to the restart and the step."""
+    if search.judge.randomness is Randomness.NONE:
+        return None
+    count = search.attack.eot_samples
+    return Draws((rows.restart * (search.attack.steps + 1) + rows.step + 1) * count, count)
+
+
+class _Claims:
+    """Candidates that the search scored low; only a canonical pass makes them count.
+
+    Where the search model is the victim itself, its scores are canonical already. A stochastic victim's scores are
+    estimates: its best candidates are handed over at the end and judged on fresh draws by the engine.
+    """
+
+    def __init__(self, search: Search) -> None:
+        self._search = search
+        self._direct = search.scorer is search.judge and search.judge.randomness is Randomness.NONE
+        self._best: dict[int, tuple[float, Tensor, Tensor]] = {}
+        self._new: set[int] = set()
+        self._answers = 0
+
+    def add(self, rows: Rows, points: Tensor, scores: Tensor, valid: Tensor) -> None:
+        """Takes the scores of one answer; confirms now and then."""
+        worst = self._search.worst
+        if self._direct:
+            keep = valid.nonzero()[:, 0]
+            worst.offer(rows.sample[keep], points[keep], scores[keep], self._search.member, rows.step[keep])
+            return
+        self._answers += 1
+        for row in (valid & (scores < worst.scores[rows.sample])).nonzero()[:, 0].tolist():
+            sample, score = int(rows.sample[row]), float(scores[row])
+            if sample not in self._best or score < self._best[sample][0]:
+                self._best[sample] = (score, points[row], rows.step[row])
+                self._new.add(sample)
+        may_stop = self._search.judge.randomness is Randomness.NONE
+        if may_stop and self._new and self._answers % CONFIRM_EVERY == 0:
+            self.confirm(only_finishing=True)
+
+    def confirm(self, *, only_finishing: bool = False) -> None:
+        """Scores the new candidates on the unprepared victim and keeps what holds there."""
+        stop = self._search.worst.stop_at
+        samples = sorted(s for s in self._new if not only_finishing or self._best[s][0] <= stop)
+        if not samples:
+            return
+        self._new.difference_update(samples)
+        index = torch.tensor(samples, device=self._search.batch.inputs.device)
+        points = torch.stack([self._best[s][1] for s in samples])
+        steps = torch.stack([self._best[s][2] for s in samples])
+        scores = judge_scores(self._search.judge, self._search.batch.take(index).with_inputs(points), SELECTION)
+        self._search.worst.offer(index, points, scores, self._search.member, steps)
+        for sample in samples:
+            self._best.pop(sample)
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """How a stochastic victim is scored: on which draws, and how many of them."""
+
+    first: int
+    """Index of the first draw; ranges of different purposes never meet."""
+    count: int
+    """Number of draws."""
+
+
+SELECTION = Judgement(first=1 << 40, count=32)
+"""Draws on which the worst of several candidates is selected."""
+FINAL = Judgement(first=1 << 41, count=100)
+"""Fresh draws on which the selected candidate is scored again, alone."""
+
+
+def judge_scores(judge: ModelVictim, batch: Batch, judgement: Judgement) -> Tensor:
+    """Returns the canonical score of each row: one pass, or the mean over the draws of a stochastic victim."""
+    draws = None
+    if judge.randomness is not Randomness.NONE:
+        draws = Draws(torch.full_like(batch.sample_ids, judgement.first), judgement.count)
+    progress = torch.zeros(len(batch), device=batch.inputs.device)
+    return judge.answer(batch, lambda outputs, rows, share: share * 0, progress, gradient=False, draws=draws).score

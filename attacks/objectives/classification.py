@@ -1,0 +1,94 @@
+"""Objectives on logits, for one label of two or more classes and for several labels at once."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from datasets.batch import Batch
+from datasets.tasks.base import Task
+from registry.errors import InvalidEntryError
+
+
+class CrossEntropy:
+    """The task's training loss: cross-entropy on logits; multi-label: mean binary cross-entropy."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+
+    def __call__(self, logits: Tensor, batch: Batch, progress: Tensor) -> Tensor:
+        """Returns (N,) from logits (N, classes)."""
+        return self._task.training_loss(logits, batch)
+
+
+class Margin:
+    """Largest wrong logit minus the true one; over 0 the prediction is wrong. Exists from 2 classes on.
+
+    Multi-label: the mean over labels of the logit's distance on the wrong side.
+    Source: Carlini & Wagner 2017, arXiv:1608.04644, section V-B, f6.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self._multi_label = hasattr(task, "n_labels")
+
+    def __call__(self, logits: Tensor, batch: Batch, progress: Tensor) -> Tensor:
+        """Returns (N,) from logits (N, classes)."""
+        if self._multi_label:
+            return (logits * (1 - 2 * batch.targets["labels"])).mean(1)
+        label = batch.targets["label"][:, None]
+        true = logits.gather(1, label)[:, 0]
+        return logits.scatter(1, label, -torch.inf).amax(1) - true
+
+
+class TargetedMargin:
+    """Logit of the goal class minus the true one; restart k aims at the k-th most likely wrong class.
+
+    Source: Gowal et al. 2019, arXiv:1910.09338 (MultiTargeted).
+    """
+
+    def __init__(self, task: Task) -> None:
+        _one_label(task, "targeted-margin")
+
+    def aim(self, logits: Tensor, batch: Batch, restart: Tensor) -> Batch:
+        """Returns the batch with "goal"; restarts beyond the last wrong class begin again with the first."""
+        label = batch.targets["label"][:, None]
+        order = logits.scatter(1, label, -torch.inf).argsort(1, descending=True)
+        goal = order.gather(1, (restart % (logits.shape[1] - 1))[:, None])[:, 0]
+        return batch.with_target("goal", goal)
+
+    def __call__(self, logits: Tensor, batch: Batch, progress: Tensor) -> Tensor:
+        """Returns (N,) from logits (N, classes)."""
+        goal = logits.gather(1, batch.targets["goal"][:, None])[:, 0]
+        return goal - logits.gather(1, batch.targets["label"][:, None])[:, 0]
+
+
+class DifferenceOfLogitsRatio:
+    """Margin over the distance of the first to the third largest logit; exists from 3 classes on.
+
+    Source: Croce & Hein 2020, arXiv:2003.01690, equation 6.
+    """
+
+    def __init__(self, task: Task) -> None:
+        _one_label(task, "dlr")
+        if task.n_classes < 3:
+            raise InvalidEntryError(f"objective dlr needs 3 classes or more, got {task.n_classes}; take margin")
+
+    def __call__(self, logits: Tensor, batch: Batch, progress: Tensor) -> Tensor:
+        """Returns (N,) from logits (N, classes)."""
+        ordered = logits.sort(1, descending=True).values
+        label = batch.targets["label"][:, None]
+        margin = logits.scatter(1, label, -torch.inf).amax(1) - logits.gather(1, label)[:, 0]
+        return margin / (ordered[:, 0] - ordered[:, 2] + 1e-12)
+
+
+def _one_label(task: Task, name: str) -> None:
+    if hasattr(task, "n_labels"):
+        raise InvalidEntryError(f"objective {name} is for one label a sample, this task has several; take margin")
+
+
+OBJECTIVES = {
+    "cross-entropy": CrossEntropy,
+    "margin": Margin,
+    "targeted-margin": TargetedMargin,
+    "dlr": DifferenceOfLogitsRatio,
+}

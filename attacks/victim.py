@@ -1,0 +1,266 @@
+"""What an attack sees of a model: outputs, and the gradient of an objective; every query is counted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from attacks.draws import KeyedNoise, KeyedRandom
+from datasets.batch import Batch
+from datasets.tasks.base import Outputs, Task
+from registry import Randomness
+
+Objective = Callable[[Outputs, Batch, Tensor], Tensor]
+"""`objective(outputs, batch, progress) -> (N,)`: what attacks ascend; progress (N,) in [0, 1]."""
+
+
+class Draws(NamedTuple):
+    """Which draws of a defense's noise a query averages over."""
+
+    first: Tensor
+    """int64 (N,): index of the first draw of each row."""
+    count: int = 1
+    """Number of draws."""
+
+
+class Answer(NamedTuple):
+    """What one query returns, row by row; averages over its draws."""
+
+    objective: Tensor
+    """float32 (N,)."""
+    score: Tensor
+    """Task score in [0, 1], float32 (N,)."""
+    gradient: Tensor | None
+    """Gradient of the objective with respect to the inputs, or None when it was not asked for."""
+
+
+@dataclass
+class Spent:
+    """Counts of what the attacks used; one instance is shared by a victim and its surrogates."""
+
+    forwards: int = 0
+    """Sample-forwards, padding left out."""
+    backwards: int = 0
+    """Sample-backwards."""
+    no_gradient: int = 0
+    """Rows whose gradient was exactly zero or not finite."""
+
+
+class Victim(Protocol):
+    """A model under attack. Score- and decision-based attackers get one whose `gradient` is refused."""
+
+    def outputs(self, batch: Batch, draws: Draws | None = None) -> Outputs:
+        """Returns raw outputs, each with leading axis N (of the first draw)."""
+
+    def answer(
+        self,
+        batch: Batch,
+        objective: Objective,
+        progress: Tensor,
+        *,
+        gradient: bool,
+        backward: str = "true",
+        draws: Draws | None = None,
+    ) -> Answer:
+        """Returns objective, score and, when asked for, the gradient of each row."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Access:
+    """The victim and the surrogates that a protocol needs."""
+
+    victim: ModelVictim
+    """The defended model; only its scores count."""
+    search: ModelVictim
+    """The victim, or a faster copy of it that may be searched but never judges."""
+    surrogates: Mapping[str, ModelVictim] = field(default_factory=dict)
+    """By need: "twin", "bare", "frozen_draw"."""
+
+    def source(self, name: str) -> ModelVictim:
+        """Returns the model whose gradient a member follows: "victim", or a surrogate by its need."""
+        return self.search if name == "victim" else self.surrogates[name]
+
+
+class ModelVictim:
+    """A torch module as a victim, evaluated in physical batches of a fixed number of slots.
+
+    Kernels differ with the batch size; with fixed slots a row's outputs do not depend on its neighbours.
+
+    Args:
+        model: Module in eval mode that maps inputs in [0, 1] to raw outputs.
+        task: What a score is.
+        slots: Rows of a physical batch; shorter ones are padded with their last row.
+        randomness: Where the model draws random numbers.
+        seed: Seed of the model's own draws.
+        spent: Counter to add to.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        task: Task,
+        *,
+        slots: int = 32,
+        randomness: Randomness = Randomness.NONE,
+        seed: int = 0,
+        spent: Spent | None = None,
+    ) -> None:
+        self.model = model
+        self.task = task
+        self.slots = slots
+        self.randomness = randomness
+        self.spent = spent or Spent()
+        self._noise = KeyedRandom(seed=seed, stream=1)
+
+    def outputs(self, batch: Batch, draws: Draws | None = None) -> Outputs:
+        """Returns raw outputs of each row, without gradient; the first draw where several are asked for."""
+        parts = []
+        with torch.no_grad():
+            for chunk, first in self._chunks(batch, draws):
+                padded = _pad(chunk, self.slots)
+                parts.append(_rows(self._forward(padded, _pad_rows(first, self.slots)), len(chunk)))
+        return _join(parts)
+
+    def answer(
+        self,
+        batch: Batch,
+        objective: Objective,
+        progress: Tensor,
+        *,
+        gradient: bool,
+        backward: str = "true",
+        draws: Draws | None = None,
+    ) -> Answer:
+        """Returns objective, score and gradient of each row, averaged over the draws."""
+        answers = []
+        done = 0
+        for chunk, first in self._chunks(batch, draws):
+            part = progress[done : done + len(chunk)]
+            done += len(chunk)
+            count = draws.count if draws and first is not None else 1
+            answers.append(self._answer_slots(chunk, objective, part, gradient, backward, first, count))
+        if len(answers) == 1:
+            return answers[0]
+        gradients = torch.cat([a.gradient for a in answers]) if gradient else None
+        return Answer(torch.cat([a.objective for a in answers]), torch.cat([a.score for a in answers]), gradients)
+
+    def _answer_slots(self, chunk, objective, progress, gradient, backward, first, count) -> Answer:
+        """Answers one physical batch: pads it, averages over `count` draws, cuts it back."""
+        rows = len(chunk)
+        padded, progress = _pad(chunk, self.slots), _pad_rows(progress, self.slots)
+        first = _pad_rows(first, self.slots)
+        total: Answer | None = None
+        for draw in range(count):
+            ids = None if first is None else first + draw
+            one = self._one_draw(padded, objective, progress, gradient, backward, ids)
+            total = (
+                one
+                if total is None
+                else Answer(*(None if a is None else a + b for a, b in zip(total, one, strict=True)))
+            )
+        self.spent.forwards += rows * count
+        self.spent.backwards += rows * count if gradient else 0
+        mean = Answer(*(None if part is None else (part / count if count > 1 else part)[:rows] for part in total))
+        return self._finite(mean)
+
+    def _one_draw(self, batch, objective, progress, gradient, backward, ids) -> Answer:
+        with torch.set_grad_enabled(gradient):
+            inputs = batch.inputs.detach().requires_grad_(gradient)
+            batch = batch.with_inputs(inputs)
+            with stand_ins(self.model) if backward == "bpda" else nullcontext():
+                outputs = self._forward(batch, ids)
+            values = objective(outputs, batch, progress)
+            slope = None
+            if gradient:
+                slope = torch.zeros_like(inputs)
+                if values.requires_grad:  # otherwise no path leads from the outputs to the inputs
+                    found = torch.autograd.grad(values.sum(), inputs, allow_unused=True)[0]
+                    slope = slope if found is None else found
+        with torch.no_grad():
+            detached = _detach(outputs)
+            score = self.task.score(self.task.decode(detached, batch), batch)
+        return Answer(values.detach(), score, slope)
+
+    def _finite(self, answer: Answer) -> Answer:
+        """Counts rows without a usable gradient and zeroes what is not finite."""
+        if answer.gradient is None:
+            return answer
+        size = answer.gradient.abs().flatten(1).amax(1)
+        usable = torch.isfinite(size) & (size > 0)
+        self.spent.no_gradient += int((~usable).sum())
+        if torch.isfinite(size).all():
+            return answer
+        return answer._replace(gradient=torch.nan_to_num(answer.gradient, nan=0.0, posinf=0.0, neginf=0.0))
+
+    def _forward(self, batch: Batch, draw_ids: Tensor | None) -> Outputs:
+        """Runs the model on one physical batch under its keyed noise."""
+        if self.randomness is Randomness.NONE:
+            return self.model(batch.inputs)
+        draw_ids = torch.zeros_like(batch.sample_ids) if draw_ids is None else draw_ids
+        if self.randomness is Randomness.SAMPLE:
+            with KeyedNoise(self._noise.keys(batch.sample_ids, draw_ids)):
+                return self.model(batch.inputs)
+        devices = [batch.inputs.device] if batch.inputs.is_cuda else []
+        with torch.random.fork_rng(devices=devices):  # random weights: one draw for the whole batch
+            key = self._noise.keys(torch.zeros_like(draw_ids[:1]), draw_ids[:1])
+            torch.manual_seed(int(key) & 0x7FFFFFFF)
+            return self.model(batch.inputs)
+
+    def _chunks(self, batch: Batch, draws: Draws | None) -> Iterator[tuple[Batch, Tensor | None]]:
+        for start in range(0, len(batch), self.slots):
+            rows = slice(start, start + self.slots)
+            chunk = batch if len(batch) <= self.slots else batch.take(rows)
+            yield chunk, None if draws is None else draws.first[rows]
+
+
+@contextmanager
+def stand_ins(model: nn.Module) -> Iterator[None]:
+    """Replaces the backward pass of every declared stage by that of its differentiable stand-in (BPDA).
+
+    A stage is a module with a method `bpda_twin(inputs)`. The forward pass keeps its values.
+    Source: Athalye, Carlini, Wagner 2018, arXiv:1802.00420, section 4.1.
+    """
+
+    def straight_through(module, args, output):
+        twin = module.bpda_twin(args[0])
+        return twin + (output - twin).detach()
+
+    handles = [m.register_forward_hook(straight_through) for m in model.modules() if hasattr(m, "bpda_twin")]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _pad(batch: Batch, slots: int) -> Batch:
+    return batch if len(batch) == slots else batch.take(_padding(len(batch), slots, batch.inputs.device))
+
+
+def _pad_rows(values: Tensor | None, slots: int) -> Tensor | None:
+    if values is None or len(values) == slots:
+        return values
+    return values[_padding(len(values), slots, values.device)]
+
+
+def _padding(rows: int, slots: int, device: torch.device) -> Tensor:
+    return torch.arange(slots, device=device).clamp_(max=rows - 1)
+
+
+def _rows(outputs: Outputs, rows: int) -> Outputs:
+    return {k: v[:rows] for k, v in outputs.items()} if isinstance(outputs, dict) else outputs[:rows]
+
+
+def _detach(outputs: Outputs) -> Outputs:
+    return {k: v.detach() for k, v in outputs.items()} if isinstance(outputs, dict) else outputs.detach()
+
+
+def _join(parts: list[Outputs]) -> Outputs:
+    if isinstance(parts[0], dict):
+        return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+    return parts[0] if len(parts) == 1 else torch.cat(parts)

@@ -1,0 +1,199 @@
+"""Evaluates one model on one batch under one protocol: what a cell of a plan and `evaluate` have in common."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+
+import pandas as pd
+import torch
+from torch import nn
+
+from attacks.audit import audit
+from attacks.ball import ball_for
+from attacks.engine import run_protocol
+from attacks.prepare import prepare
+from attacks.shell import admit_inputs
+from attacks.victim import Access, ModelVictim, Spent
+from benchmark.environment import provenance
+from benchmark.measure import model_cost, peak_memory_mb
+from benchmark.summary import Summary
+from datasets.batch import Batch
+from datasets.tasks.base import Task
+from defenses.stages import declared_stages
+from registry import AttackProtocol, CellFacts, DatasetSpec, Need, Randomness
+from registry.errors import ModelContractError
+from results.record import Card, Checkpoint, Cost, EvaluationRecord, Flag, RecordStatus
+
+Progress = Callable[[float, str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """A model and what must be known of it to attack it."""
+
+    model: nn.Module
+    """In eval mode, on the device."""
+    task: Task
+    """What a score is."""
+    spec: DatasetSpec
+    """The data set of the batch."""
+    randomness: Randomness = Randomness.NONE
+    """Where it draws random numbers."""
+    twin: nn.Module | None = None
+    """The undefended model of the same data set and seed, or None."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """What a record says about a cell apart from its results."""
+
+    key: str
+    data_sha256: str
+    split: str
+    defense: Card
+    checkpoint: Checkpoint
+    attack_seed: int = 0
+    revisions: Mapping[str, int] = field(default_factory=dict)
+
+
+def assess(
+    subject: Subject, batch: Batch, protocol: AttackProtocol, identity: Identity, *, device: str, progress: Progress
+) -> tuple[EvaluationRecord, pd.DataFrame]:
+    """Returns the record of one evaluation and its sample table.
+
+    Args:
+        subject: The model.
+        batch: The samples, on the CPU.
+        protocol: How it is attacked.
+        identity: What the record says beside results.
+        device: Torch device.
+        progress: Told the share that is done, and what is running.
+
+    Raises:
+        ModelContractError: The model's outputs are not what its task scores.
+        InputContractError: Inputs or targets lie outside their range.
+    """
+    began, where = time.perf_counter(), provenance(device)
+    batch = batch.to(device)
+    admit_inputs(batch)
+    subject.task.check_targets(batch)
+    access, facts = _access(subject, batch, protocol, device, identity.attack_seed)
+    with full_precision():
+        check_model(subject, batch)
+        outcome = run_protocol(access, batch, protocol, facts, seed=identity.attack_seed, watch=progress)
+        flags = _flags(access.victim, batch, protocol, subject, outcome.clean_scores)
+        summary = Summary(access.victim, batch, subject.spec, outcome)
+        cost = _cost(subject.model, batch, access, identity.checkpoint, began, device)
+    record = EvaluationRecord(
+        key=identity.key,
+        status=RecordStatus.DONE,
+        dataset=subject.spec.card(),
+        data_sha256=identity.data_sha256,
+        split=identity.split,
+        n_planned=len(batch),
+        defense=identity.defense,
+        checkpoint=identity.checkpoint,
+        protocol=protocol.card(),
+        attack_seed=identity.attack_seed,
+        revisions=dict(identity.revisions),
+        quality=subject.task.spec.quality,
+        clean=summary.clean,
+        constant_predictor=summary.constant_predictor,
+        clean_class_recall=summary.clean_class_recall,
+        clean_confusions=summary.clean_confusions,
+        budgets=summary.budgets,
+        flags=flags,
+        cost=cost,
+        provenance=where,
+    )
+    return record, summary.table()
+
+
+def check_model(subject: Subject, batch: Batch) -> None:
+    """Raises ModelContractError unless the model's outputs on every sample are what its task scores."""
+    if subject.model.training:
+        raise ModelContractError("the model is in training mode; call model.eval() before it is evaluated")
+    with torch.no_grad():
+        for start in range(0, len(batch), 64):
+            part = batch.take(slice(start, start + 64))
+            subject.task.check_outputs(subject.model(part.inputs), part)
+
+
+def slots_for(device: str) -> int:
+    """Returns the rows of a physical batch: where a row is cheapest, on a CPU and on a GPU."""
+    return 256 if device.startswith("cuda") else 32
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """While active, CUDA computes in float32 as IEEE defines it, without TF32, and by deterministic kernels."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = (matmul.allow_tf32, cudnn.allow_tf32, cudnn.deterministic)
+    matmul.allow_tf32, cudnn.allow_tf32, cudnn.deterministic = False, False, True
+    try:
+        yield
+    finally:
+        matmul.allow_tf32, cudnn.allow_tf32, cudnn.deterministic = before
+
+
+def _access(
+    subject: Subject, batch: Batch, protocol: AttackProtocol, device: str, seed: int
+) -> tuple[Access, CellFacts]:
+    """Returns the victim with its faster copy and surrogates, and the facts that members are chosen by."""
+    spent, slots = Spent(), slots_for(device)
+    example = batch.inputs[:slots]
+
+    def victim(model: nn.Module, randomness: Randomness = Randomness.NONE) -> ModelVictim:
+        return ModelVictim(model, subject.task, slots=slots, randomness=randomness, seed=seed, spent=spent)
+
+    def fastest(model: nn.Module) -> nn.Module:
+        return prepare(model, example) or model
+
+    judge = victim(subject.model, subject.randomness)
+    search = judge
+    if subject.randomness is Randomness.NONE and protocol.budgets:
+        faster = prepare(subject.model, example)
+        search = victim(faster) if faster is not None else judge
+    surrogates = {}
+    if subject.twin is not None and Need.TWIN in protocol.needs:
+        surrogates[str(Need.TWIN)] = victim(fastest(subject.twin))
+    facts = CellFacts(
+        task=subject.task.spec.name,
+        n_classes=subject.spec.n_classes,
+        multi_label=subject.spec.multi_label,
+        randomness=subject.randomness,
+        stages=declared_stages(subject.model),
+        has_twin=bool(surrogates),
+        n_modalities=len(subject.spec.modalities),
+    )
+    return Access(victim=judge, search=search, surrogates=surrogates), facts
+
+
+def _flags(
+    victim: ModelVictim, batch: Batch, protocol: AttackProtocol, subject: Subject, clean_scores
+) -> tuple[Flag, ...]:
+    """Returns the findings of the probes, for protocols that rank; other records hold none."""
+    if not protocol.ranks:
+        return ()
+    ball = ball_for(protocol.threat_model, subject.spec.ranked_budget, batch.inputs)
+    objective = "soft-dice" if subject.task.spec.name == "segmentation" else "margin"
+    findings = audit(victim, batch, clean_scores, ball, objective)
+    return tuple(Flag(**asdict(finding)) for finding in findings)
+
+
+def _cost(model: nn.Module, batch: Batch, access: Access, checkpoint: Checkpoint, began: float, device: str) -> Cost:
+    spent, own = access.victim.spent, model_cost(model, batch.inputs)
+    return Cost(
+        seconds=time.perf_counter() - began,
+        forwards=spent.forwards,
+        backwards=spent.backwards,
+        parameters=own.parameters,
+        flops=own.flops,
+        latency_ms_1=own.latency_ms_1,
+        latency_ms_64=own.latency_ms_64,
+        training_seconds=checkpoint.card.get("seconds"),
+        peak_memory_mb=peak_memory_mb(device),
+    )

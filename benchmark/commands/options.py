@@ -1,0 +1,86 @@
+"""Options that several commands share, with their defaults."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from registry import ROOT
+
+RESULTS = ROOT / "results" / "records"
+"""Default results folder."""
+SITE = ROOT / "reports" / "site"
+"""Default folder of the pages."""
+
+
+def add_command(
+    commands: argparse._SubParsersAction, name: str, summary: str, examples: str
+) -> argparse.ArgumentParser:
+    """Adds a command with its one-line summary and its examples, and returns its parser."""
+    lines = [f"  python -m benchmark {name} {line}".rstrip() for line in examples.split("\n")]
+    return commands.add_parser(
+        name,
+        help=summary,
+        description=summary[0].upper() + summary[1:] + ".",
+        epilog="\n".join(["examples:", *lines]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+
+
+def add_results(parser: argparse.ArgumentParser) -> None:
+    """Adds --results."""
+    parser.add_argument(
+        "--results", metavar="DIR", type=Path, default=RESULTS, help="folder of the records (default: results/records)"
+    )
+
+
+def add_data(parser: argparse.ArgumentParser) -> None:
+    """Adds --data."""
+    parser.add_argument(
+        "--data",
+        metavar="DIR",
+        type=Path,
+        help="folder of the data sets (default: MEDROBUST_DATA, else a folder in your user data directory)",
+    )
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Adds --device."""
+    parser.add_argument(
+        "--device", default="auto", metavar="{auto,cpu,cuda:K}", help="where to compute (default: auto)"
+    )
+
+
+def add_entries(parser: argparse.ArgumentParser) -> None:
+    """Adds --entries."""
+    parser.add_argument(
+        "--entries",
+        metavar="PATH",
+        type=Path,
+        action="append",
+        default=[],
+        help="entry file, or folder of them, outside the repository; may be given several times",
+    )
+
+
+def whole_number(text: str) -> int:
+    """Returns a number of 1 or more, as argparse wants it."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of 1 or more, got {text!r}")
+    return int(text)
+
+
+def seed(text: str) -> int:
+    """Returns a seed, as argparse wants it."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a whole number of 0 or more, got {text!r}")
+    return int(text)
+
+
+def seeds(text: str) -> tuple[int, ...]:
+    """Returns seeds written as "0,1,2", as argparse wants them."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise argparse.ArgumentTypeError(f"expected whole numbers with commas, e.g. 0,1,2, got {text!r}")
+    return tuple(int(part) for part in parts)

@@ -1,0 +1,77 @@
+"""`train`: the weights of one defense on one data set, by the entry's recipe."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from benchmark.commands.options import add_command, add_data, add_device, add_entries, add_results, seed
+
+
+def add_to(commands: argparse._SubParsersAction) -> None:
+    """Adds the command to the parser."""
+    parser = add_command(
+        commands,
+        "train",
+        "train a defense on a data set by its recipe, its base first where that is absent",
+        "Madry2018PGDAT --dataset phantom2\nMadry2018PGDAT --dataset breastmnist --seed 1 --device cuda:0",
+    )
+    parser.add_argument("defense", metavar="DEFENSE", help="name of the defense, see: list defenses")
+    parser.add_argument("--dataset", metavar="D", required=True, help="name of the data set, see: list datasets")
+    parser.add_argument("--seed", metavar="S", type=seed, default=0, help="training seed (default: 0)")
+    add_device(parser)
+    add_data(parser)
+    add_results(parser)
+    add_entries(parser)
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+    parser.set_defaults(execute=execute)
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Trains, and prints where the weights are; weights of the defense itself are replaced."""
+    from benchmark.obstacles import Obstacle, base_chain, defense_obstacle
+    from benchmark.plan import trainings_of
+    from benchmark.selection import Registries
+    from registry import DATASETS, DEFENSES, load_entries
+    from registry.errors import UserError
+
+    load_entries(args.entries)
+    entry, spec = DEFENSES[args.defense], DATASETS[args.dataset]
+    chain = base_chain(entry, DEFENSES)
+    obstacle = defense_obstacle(chain, spec)
+    if entry.recipe is None:
+        others = [link.name for link in chain if link.recipe is not None]
+        remedy = f"train the one it wraps: {others[0]}" if others else "its weights are released ones"
+        obstacle = obstacle or Obstacle(reason="it has no recipe of its own", remedy=remedy)
+    if obstacle is not None:
+        raise UserError(f"cannot train {entry.name} on {spec.name}: {obstacle.reason}; {obstacle.remedy}")
+
+    from benchmark.data_folder import data_root
+    from benchmark.environment import resolve_device
+    from benchmark.estimate import Costs
+    from benchmark.progress import Progress
+    from benchmark.training_cell import train_cell
+    from benchmark.weights import checkpoints_folder, is_trained
+    from results.store import RecordStore
+
+    device, root = resolve_device(args.device), data_root(args.data)
+    folder = checkpoints_folder(args.results)
+    cells = trainings_of(entry, spec, args.seed, Registries())
+    cells = [cell for cell in cells if cell is cells[-1] or not is_trained(cell, folder)]
+    progress = Progress(cells, Costs(), quiet=args.quiet)
+    store = RecordStore(args.results)
+    try:
+        for cell in cells:
+            with store.claim(f"training/{cell.key}") as claim:
+                if claim is None:
+                    raise UserError(f"another process is training {cell.defense} on {cell.dataset}; wait until it ends")
+                progress.begin(cell)
+                path = train_cell(cell, data_root=root, checkpoints=folder, device=device, progress=progress.inside)
+                progress.end(cell, "done")
+    except KeyboardInterrupt:
+        print("interrupted; no weights were written", file=sys.stderr)
+        return 130
+    finally:
+        progress.close()
+    print(f"weights: {path}")
+    return 0

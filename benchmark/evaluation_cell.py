@@ -1,0 +1,76 @@
+"""One evaluation cell of a plan: loads data and weights by name and assesses the model."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from torch import nn
+
+from benchmark.assessment import Identity, Progress, Subject, assess
+from benchmark.cells import TWIN, EvaluationCell
+from datasets.batch import Dataset
+from datasets.tasks.base import task_for
+from defenses.build import CheckpointInfo, defended_model
+from registry import DATASETS, DEFENSES, PROTOCOLS, Need
+from results.record import Checkpoint, EvaluationRecord
+
+
+def evaluate_cell(
+    cell: EvaluationCell, *, data_root: Path, checkpoints: Path, device: str, progress: Progress
+) -> tuple[EvaluationRecord, pd.DataFrame]:
+    """Returns the record of a cell and its sample table.
+
+    Args:
+        cell: What to evaluate.
+        data_root: The data folder.
+        checkpoints: Local folder of weights; those of the repository come first.
+        device: Torch device.
+        progress: Told the share that is done, and what is running.
+
+    Raises:
+        CheckpointError: Weights are absent, refused or damaged.
+        DataError: The data cannot be read.
+    """
+    dataset = load_dataset(cell.dataset, data_root)
+    entry, protocol = DEFENSES[cell.defense], PROTOCOLS[cell.protocol]
+    model, info = defended_model(entry, dataset.spec, cell.training_seed, checkpoints)
+    subject = Subject(
+        model=model.to(device),
+        task=task_for(dataset.spec),
+        spec=dataset.spec,
+        randomness=entry.randomness,
+        twin=_twin(cell, dataset, checkpoints, device) if Need.TWIN in protocol.needs else None,
+    )
+    identity = Identity(
+        key=cell.key,
+        data_sha256=dataset.sha256,
+        split=cell.split,
+        defense=entry.card(),
+        checkpoint=_checkpoint(info),
+        attack_seed=cell.attack_seed,
+        revisions=cell.revisions,
+    )
+    batch = dataset.splits[cell.split].take(np.arange(cell.n_samples))
+    return assess(subject, batch, protocol, identity, device=device, progress=progress)
+
+
+@lru_cache(maxsize=2)
+def load_dataset(name: str, data_root: Path) -> Dataset:
+    """Returns a data set; the last two stay in memory."""
+    return DATASETS[name].load(data_root)
+
+
+def _twin(cell: EvaluationCell, dataset: Dataset, checkpoints: Path, device: str) -> nn.Module | None:
+    """Returns the undefended model of the same data set and seed; none for the undefended model itself."""
+    if cell.defense == TWIN:
+        return None
+    return defended_model(DEFENSES[TWIN], dataset.spec, cell.training_seed, checkpoints)[0].to(device)
+
+
+def _checkpoint(info: CheckpointInfo) -> Checkpoint:
+    return Checkpoint(
+        sha256=info.sha256, seed=info.seed, files=tuple(path.name for path in info.files), card=dict(info.card)
+    )

@@ -1,0 +1,70 @@
+"""What is left to do: which cells of a plan have a finished record that still holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+
+from benchmark.cells import EvaluationCell, TrainingCell
+from benchmark.plan import Plan
+from registry.errors import DamagedRecordError
+from results.record import RecordStatus
+from results.store import RecordStore
+
+
+class CellState(StrEnum):
+    """How far an evaluation cell is."""
+
+    DONE = "done"
+    """A finished record names the weights that are present, or none are present."""
+    FAILED = "failed"
+    """An earlier run ended with an error."""
+    STALE = "stale"
+    """A finished record names other weights than the ones present."""
+    DAMAGED = "damaged"
+    """A file is there that is no record; it is written anew."""
+    MISSING = "to do"
+    """No record."""
+
+
+WeightsOf = Callable[[EvaluationCell], str | None]
+"""Returns the sha256 of the weights that are present for a cell, or None where they are not (all) there."""
+
+
+def state_of(cell: EvaluationCell, store: RecordStore, weights_of: WeightsOf) -> CellState:
+    """Returns the state of one evaluation cell.
+
+    Raises:
+        NewerSchemaError: Its record was written by a newer version; it must not be overwritten.
+    """
+    try:
+        record = store.read(cell.key)
+    except DamagedRecordError:
+        return CellState.DAMAGED
+    if record is None:
+        return CellState.MISSING
+    if record.status is RecordStatus.FAILED:
+        return CellState.FAILED
+    present = weights_of(cell)
+    if present is not None and record.checkpoint is not None and record.checkpoint.sha256 != present:
+        return CellState.STALE
+    return CellState.DONE
+
+
+def states_of(plan: Plan, store: RecordStore, weights_of: WeightsOf) -> dict[str, CellState]:
+    """Returns the state of every evaluation cell of a plan, by key."""
+    return {cell.key: state_of(cell, store, weights_of) for cell in plan.evaluations}
+
+
+def evaluations_to_do(plan: Plan, states: Mapping[str, CellState], *, retry_failed: bool) -> tuple[EvaluationCell, ...]:
+    """Returns the evaluation cells that a run works on, in the order of the plan."""
+    finished = {CellState.DONE} if retry_failed else {CellState.DONE, CellState.FAILED}
+    return tuple(cell for cell in plan.evaluations if states[cell.key] not in finished)
+
+
+def trainings_to_do(
+    plan: Plan, evaluations: tuple[EvaluationCell, ...], is_trained: Callable[[TrainingCell], bool]
+) -> tuple[TrainingCell, ...]:
+    """Returns the trainings that these evaluations need and whose weights are absent, bases first."""
+    needed = {key for cell in evaluations for key in cell.needs}
+    return tuple(cell for cell in plan.trainings if cell.key in needed and not is_trained(cell))

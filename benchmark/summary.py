@@ -1,0 +1,154 @@
+"""Turns the outcome of a protocol into what a record holds: estimates, recalls, confusions, the sample table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from attacks.engine import BudgetOutcome, MemberOutcome, Outcome
+from attacks.victim import ModelVictim
+from datasets.batch import Batch
+from registry import DatasetSpec
+from results import statistics
+from results.record import BudgetResult, Estimate, MemberResult
+
+Facts = Mapping[str, np.ndarray]
+
+CORPUS_RESAMPLES = 200
+"""Bootstrap resamples behind the interval of a corpus metric."""
+
+
+class Summary:
+    """Everything a record says about scores.
+
+    Args:
+        victim: The unprepared victim.
+        batch: The evaluated samples.
+        spec: Their data set.
+        outcome: What the protocol did.
+    """
+
+    def __init__(self, victim: ModelVictim, batch: Batch, spec: DatasetSpec, outcome: Outcome) -> None:
+        self._task, self._spec = victim.task, spec
+        clean = outcome.clean_scores.cpu().numpy()
+        facts = _facts(victim, batch)
+        self.samples = {"sample_id": batch.sample_ids.cpu().numpy(), "clean_score": clean}
+        self.samples |= {f"clean_{name}": column for name, column in _columns(facts).items()}
+        self.clean = {"clean": self._mean(clean)} | self._corpus(facts, len(clean))
+        self.clean_class_recall = self._recalls(facts)
+        self.clean_confusions = self._confusions(facts)
+        self.constant_predictor = _constant_predictor(facts)
+        self.budgets = tuple(self._budget(k, b, victim, batch, clean) for k, b in enumerate(outcome.budgets))
+
+    def table(self) -> pd.DataFrame:
+        """Returns the per-sample facts, one row per sample."""
+        return pd.DataFrame(self.samples)
+
+    def _budget(
+        self, k: int, outcome: BudgetOutcome, victim: ModelVictim, batch: Batch, clean: np.ndarray
+    ) -> BudgetResult:
+        scores = outcome.scores.cpu().numpy()
+        facts = _facts(victim, batch.with_inputs(outcome.points))
+        self.samples |= {
+            f"score_{k}": scores,
+            f"member_{k}": np.array(outcome.found_by),
+            f"step_{k}": outcome.step.cpu().numpy(),
+        }
+        self.samples |= {f"{name}_{k}": column for name, column in _columns(facts, targets=False).items()}
+        success = statistics.attack_success_rate(clean, scores, self._task.fail_below)
+        return BudgetResult(
+            budget=outcome.budget.card(),
+            metrics={"robust": self._mean(scores), "attack_success_rate": success} | self._corpus(facts, len(scores)),
+            members=tuple(_member(m) for m in outcome.members),
+            class_recall=self._recalls(facts, scores),
+            confusions=self._confusions(facts),
+        )
+
+    def _mean(self, scores: np.ndarray) -> Estimate:
+        return statistics.mean_estimate(scores, binary=statistics.is_binary(scores))
+
+    def _corpus(self, facts: Facts, n: int) -> dict[str, Estimate]:
+        """Returns corpus metrics with percentile intervals over resampled images."""
+        generator = np.random.default_rng(0)
+        resampled: dict[str, list[float]] = {}
+        for _ in range(CORPUS_RESAMPLES):
+            rows = generator.integers(0, n, n)
+            for name, value in self._task.corpus_metrics({key: column[rows] for key, column in facts.items()}).items():
+                resampled.setdefault(name, []).append(value)
+        estimates = {}
+        for name, value in self._task.corpus_metrics(facts).items():
+            low, high = np.percentile(resampled.get(name) or [value], [2.5, 97.5])
+            estimates[name] = Estimate(value=value, low=float(low), high=float(high), n=n)
+        return estimates
+
+    def _recalls(self, facts: Facts, scores: np.ndarray | None = None) -> dict[str, Estimate]:
+        """Recall of each class that occurs; under attack a sample counts when its worst score is 1."""
+        if "label" not in facts:
+            return {}
+        right = facts["prediction"] == facts["label"] if scores is None else scores >= self._task.fail_below
+        recalls = {}
+        for index, name in enumerate(self._spec.class_names):
+            members = facts["label"] == index
+            if members.any():
+                recalls[name] = statistics.proportion(int(right[members].sum()), int(members.sum()))
+        return recalls
+
+    def _confusions(self, facts: Facts) -> dict[str, Estimate]:
+        if "label" not in facts:
+            return {}
+        rates = {}
+        for confusion in self._spec.harmful_confusions:
+            members = facts["label"] == confusion.true
+            if members.any():
+                wrong = int((facts["prediction"][members] == confusion.predicted).sum())
+                rates[confusion.title] = statistics.proportion(wrong, int(members.sum()))
+        return rates
+
+
+def _facts(victim: ModelVictim, batch: Batch) -> Facts:
+    task = victim.task
+    return task.facts(task.decode(victim.outputs(batch), batch), batch)
+
+
+def _columns(facts: Facts, *, targets: bool = True) -> dict[str, np.ndarray]:
+    """Returns facts as flat columns; (N, K) becomes name[0] ... name[K-1]. What is the target's own appears once."""
+    columns = {}
+    for name, values in facts.items():
+        if name in ("label", "labels", "true") and not targets:
+            continue
+        if values.ndim == 1:
+            columns[name] = values
+        else:
+            columns |= {f"{name}[{j}]": values[:, j] for j in range(values.shape[1])}
+    return columns
+
+
+def _constant_predictor(facts: Facts) -> float | None:
+    """Returns the score of always answering the most frequent class (multi-label: the most frequent value of each)."""
+    if "label" in facts:
+        return float(np.bincount(facts["label"]).max() / len(facts["label"]))
+    if "labels" in facts:
+        share = facts["labels"].mean(0)
+        return float(np.maximum(share, 1 - share).mean())
+    return None
+
+
+def _member(outcome: MemberOutcome) -> MemberResult:
+    return MemberResult(
+        name=outcome.member.name,
+        card=outcome.member.card(),
+        attempted=outcome.attempted,
+        lowered=outcome.lowered,
+        broken=outcome.broken,
+        robust_after=outcome.robust_after,
+        errors=outcome.errors,
+        violations=outcome.violations,
+        unmoved=outcome.unmoved,
+        no_gradient=outcome.no_gradient,
+        forwards=outcome.forwards,
+        backwards=outcome.backwards,
+        seconds=outcome.seconds,
+        error=outcome.error,
+    )

@@ -1,0 +1,136 @@
+"""Classification: one label of two or more classes, or several labels at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from sklearn.metrics import balanced_accuracy_score, roc_auc_score
+from torch import Tensor
+from torch.nn import functional as F
+
+from datasets.batch import Batch
+from datasets.tasks.base import Outputs, Predictions, one_tensor
+from registry import TASKS, DatasetSpec
+from registry.errors import InputContractError, ModelContractError
+
+
+class Classification:
+    """One label a sample; the score is 1 where the most likely class is the label, else 0.
+
+    Args:
+        n_classes: Number of classes, 2 or more.
+    """
+
+    spec = TASKS["classification"]
+    fail_below = 0.5
+    stop_at = 0.0
+
+    def __init__(self, n_classes: int) -> None:
+        self.n_classes = n_classes
+
+    def check_targets(self, batch: Batch) -> None:
+        label = batch.targets.get("label")
+        if label is None or label.ndim != 1 or label.dtype != torch.int64:
+            raise InputContractError('expected targets {"label": int64 (N,)} for classification')
+        if len(batch) and (label.min() < 0 or label.max() >= self.n_classes):
+            raise InputContractError(
+                f"labels must be 0 to {self.n_classes - 1} for {self.n_classes} classes, "
+                f"got {int(label.min())} to {int(label.max())}"
+            )
+
+    def check_outputs(self, outputs: object, batch: Batch) -> Outputs:
+        logits = one_tensor(outputs, batch, f"logits of shape (N, {self.n_classes})")
+        if logits.shape != (len(batch), self.n_classes):
+            raise ModelContractError(
+                f"expected logits of shape ({len(batch)}, {self.n_classes}), one per class, got {tuple(logits.shape)}"
+            )
+        return logits
+
+    def training_loss(self, outputs: Outputs, batch: Batch) -> Tensor:
+        return F.cross_entropy(outputs, batch.targets["label"], reduction="none")
+
+    def decode(self, outputs: Outputs, batch: Batch) -> Predictions:
+        return {"prediction": outputs.argmax(1), "probabilities": outputs.softmax(1)}
+
+    def score(self, predictions: Predictions, batch: Batch) -> Tensor:
+        return (predictions["prediction"] == batch.targets["label"]).to(torch.float32)
+
+    def facts(self, predictions: Predictions, batch: Batch) -> dict[str, np.ndarray]:
+        return {
+            "label": batch.targets["label"].cpu().numpy(),
+            "prediction": predictions["prediction"].cpu().numpy(),
+            "probabilities": predictions["probabilities"].cpu().numpy().astype(np.float32),
+        }
+
+    def corpus_metrics(self, facts: Mapping[str, np.ndarray]) -> dict[str, float]:
+        label, probabilities = facts["label"], facts["probabilities"]
+        metrics = {"balanced_accuracy": float(balanced_accuracy_score(label, facts["prediction"]))}
+        if len(np.unique(label)) == self.n_classes:  # undefined where a class has no sample
+            if self.n_classes == 2:
+                metrics["auroc"] = float(roc_auc_score(label, probabilities[:, 1]))
+            else:
+                probabilities = probabilities / probabilities.sum(1, keepdims=True)
+                metrics["auroc"] = float(roc_auc_score(label, probabilities, multi_class="ovr", average="macro"))
+        return metrics
+
+
+class MultiLabelClassification:
+    """Several labels at once; the score is the share of labels that are right.
+
+    Args:
+        n_labels: Number of labels.
+    """
+
+    spec = TASKS["classification"]
+    fail_below = 0.5
+    stop_at = 0.0
+
+    def __init__(self, n_labels: int) -> None:
+        self.n_labels = n_labels
+
+    def check_targets(self, batch: Batch) -> None:
+        labels = batch.targets.get("labels")
+        if labels is None or labels.ndim != 2 or labels.shape[1] != self.n_labels:
+            raise InputContractError(f'expected targets {{"labels": float32 (N, {self.n_labels})}} of 0 and 1')
+        if not torch.isin(labels, torch.tensor([0.0, 1.0], device=labels.device)).all():
+            raise InputContractError("multi-label targets must be 0 or 1")
+
+    def check_outputs(self, outputs: object, batch: Batch) -> Outputs:
+        logits = one_tensor(outputs, batch, f"logits of shape (N, {self.n_labels})")
+        if logits.shape != (len(batch), self.n_labels):
+            raise ModelContractError(
+                f"expected logits of shape ({len(batch)}, {self.n_labels}), one per label, got {tuple(logits.shape)}"
+            )
+        return logits
+
+    def training_loss(self, outputs: Outputs, batch: Batch) -> Tensor:
+        return F.binary_cross_entropy_with_logits(outputs, batch.targets["labels"], reduction="none").mean(1)
+
+    def decode(self, outputs: Outputs, batch: Batch) -> Predictions:
+        return {"predictions": (outputs > 0).to(torch.float32), "probabilities": outputs.sigmoid()}
+
+    def score(self, predictions: Predictions, batch: Batch) -> Tensor:
+        return (predictions["predictions"] == batch.targets["labels"]).to(torch.float32).mean(1)
+
+    def facts(self, predictions: Predictions, batch: Batch) -> dict[str, np.ndarray]:
+        return {
+            "labels": batch.targets["labels"].cpu().numpy().astype(np.uint8),
+            "predictions": predictions["predictions"].cpu().numpy().astype(np.uint8),
+            "probabilities": predictions["probabilities"].cpu().numpy().astype(np.float32),
+        }
+
+    def corpus_metrics(self, facts: Mapping[str, np.ndarray]) -> dict[str, float]:
+        labels, probabilities = facts["labels"], facts["probabilities"]
+        both = [k for k in range(self.n_labels) if 0 < labels[:, k].sum() < len(labels)]
+        if not both:
+            return {}
+        balanced = [balanced_accuracy_score(labels[:, k], facts["predictions"][:, k]) for k in both]
+        areas = [roc_auc_score(labels[:, k], probabilities[:, k]) for k in both]
+        return {"balanced_accuracy": float(np.mean(balanced)), "auroc": float(np.mean(areas))}
+
+
+def build(spec: DatasetSpec) -> Classification | MultiLabelClassification:
+    """Returns the classification task of a data set."""
+    return MultiLabelClassification(spec.n_classes) if spec.multi_label else Classification(spec.n_classes)

@@ -1,0 +1,31 @@
+from registry import DEFENSES, Claim, DefenseEntry, Family, Paper, Recipe, linf
+
+DEFENSES.add(
+    DefenseEntry(
+        name="Madry2018PGDAT",
+        summary="Adversarial training: the loss is taken on PGD adversarials of the training images.",
+        family=Family.ADVERSARIAL_TRAINING,
+        paper=Paper(
+            title="Towards Deep Learning Models Resistant to Adversarial Attacks",
+            authors="Madry et al.",
+            year=2018,
+            url="https://arxiv.org/abs/1706.06083",
+            venue="ICLR",
+        ),
+        tasks=("classification", "segmentation"),
+        build="defenses.architectures.default:build",
+        recipe=Recipe(train="defenses.recipes.pgd_at:train", options={"eps": 4 / 255, "steps": 5}),
+        trained_for=linf(4 / 255),
+        claims=(
+            Claim(
+                value=0.458,
+                metric="robust_accuracy",
+                dataset="CIFAR-10",
+                protocol="PGD-20, Linf 8/255, wide network",
+                source="Table 2",
+                budget=linf(8 / 255),
+            ),
+        ),
+        departures="AdamW with a one-cycle schedule; the inner attack sees batch normalisation in eval mode.",
+    )
+)

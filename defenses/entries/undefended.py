@@ -1,0 +1,12 @@
+from registry import DEFENSES, DefenseEntry, Family, Recipe
+
+DEFENSES.add(
+    DefenseEntry(
+        name="Undefended",
+        summary="Standard training on clean images: the twin that every defense is compared with.",
+        family=Family.UNDEFENDED,
+        tasks=("classification", "segmentation"),
+        build="defenses.architectures.default:build",
+        recipe=Recipe(train="defenses.recipes.standard:train"),
+    )
+)

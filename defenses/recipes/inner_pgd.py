@@ -1,0 +1,68 @@
+"""The inner attack of adversarial training: a plain PGD loop, fast, without the bookkeeping of the attack engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from datasets.batch import Batch
+from datasets.tasks import Task
+from defenses.recipes.modes import eval_mode
+from defenses.recipes.options import InnerOptions
+
+Loss = Callable[[Tensor], Tensor]
+"""`loss(outputs)`: what the attack ascends, (N,)."""
+
+
+def inner_pgd(model: nn.Module, inputs: Tensor, start: Tensor, loss: Loss, options: InnerOptions, steps: int) -> Tensor:
+    """Ascends a loss within the Linf ball around the inputs and within [0, 1].
+
+    The model is in eval mode meanwhile, as in the code of TRADES: batch normalisation uses its running statistics,
+    which the adversarials of unfinished training do not move, and dropout is off. Its mode is restored afterwards.
+    Gradients are taken with respect to the inputs alone; parameters keep theirs.
+
+    Args:
+        model: Network with raw outputs.
+        inputs: Centres of the balls, float32 (N, ...) in [0, 1].
+        start: First iterate, same shape; projected before use.
+        loss: What to ascend.
+        options: Radius, step length, precision.
+        steps: Number of steps.
+
+    Returns:
+        The last iterate, detached, same shape.
+    Source: Madry et al. 2018, arXiv:1706.06083, section 2.1.
+    """
+    lower, upper = (inputs - options.eps).clamp(0, 1), (inputs + options.eps).clamp(0, 1)
+    adversarials = torch.minimum(torch.maximum(start, lower), upper)
+    length = options.step_length(steps)
+    with eval_mode(model):
+        for _ in range(steps):
+            adversarials.requires_grad_(True)
+            with torch.autocast(inputs.device.type, torch.bfloat16, enabled=options.bfloat16):
+                outputs = model(adversarials)
+            total = loss(outputs.to(torch.float32)).sum()
+            (gradient,) = torch.autograd.grad(total, adversarials)
+            moved = adversarials.detach() + length * gradient.sign()
+            adversarials = torch.minimum(torch.maximum(moved, lower), upper)
+    return adversarials
+
+
+def uniform_start(inputs: Tensor, eps: float, generator: torch.Generator) -> Tensor:
+    """Returns the inputs plus noise drawn uniformly from [-eps, eps] by a CPU generator."""
+    noise = torch.rand(inputs.shape, generator=generator).to(inputs.device)
+    return inputs + eps * (2 * noise - 1)
+
+
+def validation_attack(task: Task, options: InnerOptions) -> Callable[[nn.Module, Batch], Batch]:
+    """Returns the attack that selects epochs: PGD on the task's training loss, from the clean image, without draws."""
+
+    def attack(model: nn.Module, batch: Batch) -> Batch:
+        def loss(outputs: Tensor) -> Tensor:
+            return task.training_loss(outputs, batch)
+
+        return batch.with_inputs(inner_pgd(model, batch.inputs, batch.inputs, loss, options, options.validation_steps))
+
+    return attack

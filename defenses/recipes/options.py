@@ -1,0 +1,87 @@
+"""Reads the hyper-parameters of a recipe into a typed value, and refuses the ones that nobody would look at."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from registry.errors import InvalidEntryError
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions:
+    """Hyper-parameters that every recipe of the one loop has."""
+
+    epochs: int = 20
+    """Passes over the training split."""
+    batch_size: int = 64
+    """Samples of one step."""
+    lr: float = 2e-3
+    """Peak learning rate of AdamW; warmed up over the first fifth, then lowered to zero along a cosine."""
+    weight_decay: float = 0.05
+    """Decoupled weight decay of AdamW, on every parameter of two or more axes."""
+    flip: bool = True
+    """Mirror half of the training images left to right, masks with them."""
+    shift: int = 2
+    """Move training images by up to this many pixels along each axis; the border is repeated."""
+    label_smoothing: float = 0.0
+    """Share of the target given to all classes alike; classification with one label only."""
+    validate_every: int = 1
+    """Epochs between two validations; the last epoch is always validated."""
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "validate_every"):
+            if getattr(self, name) < 1:
+                raise InvalidEntryError(f"option {name} must be 1 or more, got {getattr(self, name)}")
+        if self.lr <= 0 or self.weight_decay < 0 or self.shift < 0 or not 0 <= self.label_smoothing < 1:
+            raise InvalidEntryError(
+                "options must hold lr > 0, weight_decay >= 0, shift >= 0, 0 <= label_smoothing < 1, got "
+                f"{self.lr}, {self.weight_decay}, {self.shift}, {self.label_smoothing}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class InnerOptions:
+    """Hyper-parameters of the inner attack of adversarial training."""
+
+    eps: float = 4 / 255
+    """Linf radius in input units [0, 1]."""
+    steps: int = 5
+    """Gradient steps of the inner attack."""
+    step_size: float | None = None
+    """Length of a step in input units; None for 2.5 eps / steps, the rule of Madry et al."""
+    validation_steps: int = 10
+    """Gradient steps of the attack on the validation split that selects the epoch."""
+    bfloat16: bool = False
+    """Compute the inner gradients in bfloat16: about twice as fast where the hardware knows it."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.eps <= 1:
+            raise InvalidEntryError(f"option eps is in input units [0, 1], got {self.eps:g}; write {self.eps:g} / 255")
+        if self.steps < 1 or self.validation_steps < 1:
+            raise InvalidEntryError(f"steps must be 1 or more, got {self.steps} and {self.validation_steps}")
+
+    def step_length(self, steps: int) -> float:
+        """Returns the length of one of `steps` steps, in input units."""
+        return self.step_size if self.step_size is not None else 2.5 * self.eps / steps
+
+
+T = TypeVar("T")
+
+
+def read_options(kind: type[T], options: Mapping[str, object]) -> T:
+    """Returns the options as an instance of `kind`.
+
+    Raises:
+        InvalidEntryError: A name that the recipe does not have (near matches are given), or an impossible value.
+    """
+    known = [field.name for field in dataclasses.fields(kind)]
+    for name in options:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+            raise InvalidEntryError(f"unknown training option {name!r}; {hint}")
+    return kind(**options)

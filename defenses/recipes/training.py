@@ -1,0 +1,171 @@
+"""The one training loop: a recipe gives it the loss of a batch and the score of a validation batch."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from datasets.batch import Batch, Dataset, Split
+from datasets.tasks import task_for
+from defenses.recipes.augmentation import augment
+from defenses.recipes.modes import train_mode
+from defenses.recipes.options import TrainingOptions
+from defenses.seeding import seeded
+
+BatchLoss = Callable[[nn.Module, Batch, torch.Generator], Tensor]
+"""`loss(model, batch, generator)`: the mean loss of a training batch; the model is in training mode when called."""
+Adversarial = Callable[[nn.Module, Batch], Batch]
+"""`attack(model, batch)`: the validation batch that selects the epoch; deterministic."""
+Progress = Callable[[float, str], None]
+"""`progress(fraction, text)`: called after every step."""
+
+WARM_UP = 0.2
+"""Share of the steps over which the learning rate rises."""
+CLIP_NORM = 5.0
+"""Largest Euclidean length of the gradient of one step; only outliers of the first steps are longer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """How a training went."""
+
+    curve: tuple[dict[str, float], ...]
+    """One row per validated epoch: epoch, train_loss, val_clean, and val_robust where the recipe attacks."""
+    seconds: float
+    """Wall time."""
+    selected_epoch: int
+    """Epoch whose weights were kept, counted from 1."""
+    options: dict[str, object]
+    """All hyper-parameters, defaults included."""
+
+
+def fit(
+    model: nn.Module,
+    dataset: Dataset,
+    options: TrainingOptions,
+    *,
+    seed: int,
+    device: str,
+    progress: Progress | None,
+    batch_loss: BatchLoss,
+    attack: Adversarial | None = None,
+) -> Training:
+    """Trains a model on `train`, keeps the weights of the epoch that is best on `val`, and never reads `test`.
+
+    The best epoch has the highest validation score (under `attack` where one is given), then the lowest validation
+    loss. The same seed gives the same weights on one machine with one number of threads; the state of torch's global
+    generators is restored afterwards.
+
+    Args:
+        model: Trained in place; ends in eval mode on `device` with the selected weights.
+        dataset: With splits train and val.
+        options: Hyper-parameters.
+        seed: Seed of the order of samples, of augmentation, of inner attacks and of dropout.
+        device: Torch device.
+        progress: Told the finished fraction and a short text after every step, or None.
+        batch_loss: Mean loss of a batch.
+        attack: Turns a validation batch into the one that selects the epoch; None to select on the clean one.
+    """
+    started = time.monotonic()
+    task, train, val = task_for(dataset.spec), dataset.splits["train"], dataset.splits["val"]
+    steps_per_epoch = math.ceil(len(train) / options.batch_size)
+    curve: list[dict[str, float]] = []
+    best: tuple[float, float] | None = None
+    kept, selected_epoch = {}, 0
+    with seeded(seed, device) as generator:
+        model.to(device=device, memory_format=torch.channels_last)
+        optimizer, scheduler = _optimizer(model, options, steps_per_epoch * options.epochs)
+        for epoch in range(1, options.epochs + 1):
+            losses = []
+            train_mode(model)
+            for step, batch in enumerate(_epoch(train, options, generator, device)):
+                losses.append(_step(model, batch_loss(model, batch, generator), optimizer, scheduler))
+                if progress is not None:
+                    fraction = (epoch - 1 + (step + 1) / steps_per_epoch) / options.epochs
+                    progress(fraction, f"epoch {epoch}/{options.epochs}, loss {losses[-1]:.3f}")
+            if epoch % options.validate_every and epoch != options.epochs:
+                continue
+            model.eval()
+            row, loss = _validate(model, task, val, options.batch_size, device, attack)
+            curve.append({"epoch": epoch, "train_loss": round(float(np.mean(losses)), 5), **row})
+            quality = (row["val_robust" if attack else "val_clean"], -loss)
+            if best is None or quality > best:
+                best, selected_epoch, kept = quality, epoch, copy.deepcopy(model.state_dict())
+        model.load_state_dict(kept)
+        model.eval()
+    return Training(
+        curve=tuple(curve),
+        seconds=round(time.monotonic() - started, 3),
+        selected_epoch=selected_epoch,
+        options=dataclasses.asdict(options),
+    )
+
+
+def _epoch(split: Split, options: TrainingOptions, generator: torch.Generator, device: str) -> Iterator[Batch]:
+    order = torch.randperm(len(split), generator=generator).numpy()
+    for rows in np.array_split(order, math.ceil(len(order) / options.batch_size)):  # even sizes: no batch of one
+        batch = split.take(rows).to(device)
+        yield augment(batch, flip=options.flip, shift=options.shift, generator=generator)
+
+
+def _step(
+    model: nn.Module, loss: Tensor, optimizer: torch.optim.Optimizer, scheduler: torch.optim.lr_scheduler.LRScheduler
+) -> float:
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM)
+    optimizer.step()
+    scheduler.step()
+    return float(loss.detach())
+
+
+def _optimizer(
+    model: nn.Module, options: TrainingOptions, steps: int
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": options.weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW([group for group in groups if group["params"]], lr=options.lr)
+    warm = max(1, round(WARM_UP * steps))
+
+    def factor(step: int) -> float:
+        if step < warm:
+            return (step + 1) / warm
+        return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
+
+    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+
+
+def _validate(
+    model: nn.Module, task, val: Split, batch_size: int, device: str, attack: Adversarial | None
+) -> tuple[dict[str, float], float]:
+    """Returns the row of the curve and the mean loss of the batches that select the epoch."""
+    clean, robust, losses = [], [], []
+    for start in range(0, len(val), batch_size):
+        batch = val.take(slice(start, start + batch_size)).to(device)
+        score, loss = _score(model, task, batch)
+        clean.append(score)
+        if attack is not None:
+            score, loss = _score(model, task, attack(model, batch))
+            robust.append(torch.minimum(score, clean[-1]))
+        losses.append(loss)
+    row = {"val_clean": round(float(torch.cat(clean).mean()), 5)}
+    if attack is not None:
+        row["val_robust"] = round(float(torch.cat(robust).mean()), 5)
+    return row, float(torch.cat(losses).mean())
+
+
+@torch.no_grad()
+def _score(model: nn.Module, task, batch: Batch) -> tuple[Tensor, Tensor]:
+    outputs = task.check_outputs(model(batch.inputs), batch)
+    return task.score(task.decode(outputs, batch), batch), task.training_loss(outputs, batch)

@@ -1,0 +1,44 @@
+"""Declared pre-processing: modules that offer a differentiable stand-in, so that attackers can go through them."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor, nn
+
+
+@runtime_checkable
+class Stage(Protocol):
+    """A pre-processing module that attackers may replace on the backward pass, or strip.
+
+    Every module of a defense that is not differentiable, or that an attacker should not have to differentiate through,
+    has this method. It is found by the method's name; there is nothing to inherit from.
+    """
+
+    def bpda_twin(self, inputs: Tensor) -> Tensor:
+        """Returns a differentiable stand-in of the output, of the same shape; the identity where nothing is closer.
+
+        Source: Athalye et al. 2018, arXiv:1802.00420, section 4.1.
+        """
+
+
+def declared_stages(model: nn.Module) -> tuple[str, ...]:
+    """Returns the names of all modules that have a `bpda_twin`, in the order of `named_modules`."""
+    return tuple(name for name, module in model.named_modules() if callable(getattr(module, "bpda_twin", None)))
+
+
+class Preprocessed(nn.Module):
+    """A network behind a transformation of its inputs: net(transform(inputs)).
+
+    Args:
+        transform: Keeps shape and range [0, 1].
+        net: The network behind it, e.g. the undefended one.
+    """
+
+    def __init__(self, transform: nn.Module, net: nn.Module) -> None:
+        super().__init__()
+        self.transform = transform
+        self.net = net
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.net(self.transform(inputs))

@@ -1,0 +1,84 @@
+"""Trains a defense by its recipe and stores the weights with a card that says how they came about."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable
+from pathlib import Path
+
+from datasets.batch import Dataset
+from defenses import checkpoints
+from defenses.build import build_untrained, defended_model
+from defenses.seeding import seeded
+from registry import DEFENSES, DefenseEntry, Recipe, resolve
+from registry.errors import InvalidEntryError
+
+
+def train_defense(
+    entry: DefenseEntry,
+    dataset: Dataset,
+    seed: int,
+    *,
+    device: str = "cpu",
+    folder: Path,
+    progress: Callable[[float, str], None] | None = None,
+) -> Path:
+    """Trains a defense on a data set and writes its weights below a folder.
+
+    Args:
+        entry: Must have a recipe; the weights of its base are looked for in the repository and below `folder`.
+        dataset: In memory; the split test is not read.
+        seed: Training seed: initialisation, order, augmentation, inner attacks.
+        device: Torch device.
+        folder: Where <dataset>/<Defense>-s<seed>.safetensors and its card go.
+        progress: Told the finished fraction and a short text after every step, or None.
+
+    Returns:
+        Path of the weight file.
+
+    Raises:
+        InvalidEntryError: The entry has no recipe, or its options are not the recipe's.
+        CheckpointError: The weights of its base are absent.
+    """
+    if entry.recipe is None:
+        raise InvalidEntryError(f"defense {entry.name} has no recipe: there is nothing to train" + _base_hint(entry))
+    base, base_card = None, None
+    if entry.base is not None:
+        base, info = defended_model(DEFENSES[entry.base], dataset.spec, seed, folder)
+        base_card = {"defense": entry.base, "sha256": info.sha256}
+    with seeded(seed, device):
+        model = build_untrained(entry, dataset.spec, base=base)
+    options = merged_options(entry.recipe, dataset.spec.name)
+    training = resolve(entry.recipe.train)(model, dataset, options, seed=seed, device=device, progress=progress)
+    path = checkpoints.checkpoint_path(folder, entry.name, dataset.spec.name, seed)
+    card = {
+        "defense": entry.name,
+        "defense_revision": entry.revision,
+        "dataset": dataset.spec.name,
+        "dataset_revision": dataset.spec.revision,
+        "data_sha256": dataset.sha256,
+        "seed": seed,
+        "base": base_card,
+        "recipe": entry.recipe.card(),
+        "options": training.options,
+        "curve": list(training.curve),
+        "selected_epoch": training.selected_epoch,
+        "seconds": training.seconds,
+        "device": device,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+    }
+    checkpoints.save(path, model, card)
+    return path
+
+
+def merged_options(recipe: Recipe, dataset_name: str) -> dict[str, object]:
+    """Returns the options of a recipe on a data set; later matching patterns of `per_dataset` win."""
+    options = dict(recipe.options)
+    for pattern, changes in recipe.per_dataset.items():
+        if fnmatch.fnmatchcase(dataset_name, pattern):
+            options.update(changes)
+    return options
+
+
+def _base_hint(entry: DefenseEntry) -> str:
+    return f"; it wraps {entry.base}, train that one" if entry.base else ""

@@ -1,0 +1,143 @@
+"""What an attack protocol is: a threat model, ascending budgets, and the members that a cell's facts call for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from registry.defense import Paper, Randomness
+from registry.errors import InvalidEntryError
+from registry.lazy import Reference, reference_name, resolve
+from registry.threat_model import Budget, ThreatKind, ThreatModel
+
+
+class Need(StrEnum):
+    """A surrogate that a protocol attacks through, beside the victim."""
+
+    TWIN = "twin"
+    """The undefended model of the same data set and seed."""
+    BARE = "bare"
+    """The model without its declared pre-processing or purifier."""
+    FROZEN_DRAW = "frozen_draw"
+    """The victim with one draw of its noise held fixed."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CellFacts:
+    """What an ensemble needs to know of a cell to choose its members."""
+
+    task: str
+    """Name of the task."""
+    n_classes: int
+    """Number of classes."""
+    multi_label: bool = False
+    """Several labels may hold at once."""
+    randomness: Randomness = Randomness.NONE
+    """Where the defense draws random numbers."""
+    stages: tuple[str, ...] = ()
+    """Declared pre-processing stages, each with a differentiable stand-in for BPDA."""
+    has_twin: bool = True
+    """Whether an undefended twin other than the victim itself exists."""
+    n_modalities: int = 1
+    """Number of modalities."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Member:
+    """One attack of an ensemble."""
+
+    name: str
+    """The field's name for it, e.g. "apgd-ce", "square", "transfer-apgd-margin"; unique within the protocol."""
+    attack: Reference
+    """Factory `attack(**options)` of a stepped or simple attack."""
+    options: Mapping[str, object] = field(default_factory=dict)
+    """Keyword arguments of the factory: steps, restarts, queries, ..."""
+    objective: str = "cross-entropy"
+    """What the attack ascends, by its name in `attacks.objectives`."""
+    source: str = "victim"
+    """Whose gradient it follows: "victim", or the surrogate "twin"."""
+    backward: str = "true"
+    """"true" gradient, or "bpda": declared stages are replaced by their stand-in on the backward pass."""
+
+    def __post_init__(self) -> None:
+        if self.backward not in ("true", "bpda"):
+            raise InvalidEntryError(f"member {self.name}: backward is true or bpda, got {self.backward!r}")
+        if self.source not in ("victim", *Need):
+            raise InvalidEntryError(f"member {self.name}: source is victim or a surrogate, got {self.source!r}")
+
+    def card(self) -> dict[str, object]:
+        """Returns the JSON form that records carry."""
+        return {
+            "name": self.name,
+            "attack": reference_name(self.attack),
+            "options": dict(self.options),
+            "objective": self.objective,
+            "source": self.source,
+            "backward": self.backward,
+        }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AttackProtocol:
+    """An attack protocol as the registry knows it."""
+
+    name: str
+    """Unique name, e.g. "standard", "clean", "reference:autoattack"."""
+    title: str
+    """One sentence for people."""
+    threat_model: ThreatModel
+    """The rules."""
+    budgets: tuple[Budget, ...]
+    """Ascending; all in the threat model's norm; empty for `clean`."""
+    tasks: tuple[str, ...]
+    """Tasks it exists for."""
+    members: Reference
+    """`members(facts: CellFacts, budget: Budget) -> tuple[Member, ...]`, in the order they run."""
+    needs: frozenset[Need] = frozenset()
+    """Surrogates that must be there."""
+    ranks: bool = False
+    """Whether its worst case may rank a row."""
+    reference: Paper | None = None
+    """Publication."""
+    revision: int = 1
+    """Raised when the protocol's meaning changes."""
+
+    def __post_init__(self) -> None:
+        if self.threat_model.kind is ThreatKind.CLEAN:
+            if self.budgets:
+                raise InvalidEntryError(f"protocol {self.name}: a clean protocol has no budgets")
+            return
+        if not self.budgets:
+            raise InvalidEntryError(f"protocol {self.name}: name at least one budget")
+        sizes = [budget.size for budget in self.budgets]
+        if sizes != sorted(set(sizes)):
+            raise InvalidEntryError(f"protocol {self.name}: budgets must ascend, got {sizes}")
+        strangers = {str(budget.norm) for budget in self.budgets} - {str(self.threat_model.norm)}
+        if strangers:
+            raise InvalidEntryError(
+                f"protocol {self.name}: budgets are in {self.threat_model.norm}, got {', '.join(sorted(strangers))}"
+            )
+
+    def ensemble(self, facts: CellFacts, budget: Budget) -> tuple[Member, ...]:
+        """Returns the members that run in a cell with these facts at this budget."""
+        members = tuple(resolve(self.members)(facts, budget))
+        names = [member.name for member in members]
+        if len(set(names)) != len(names):
+            raise InvalidEntryError(f"protocol {self.name}: member names must differ, got {names}")
+        return members
+
+    def card(self) -> dict[str, object]:
+        """Returns the JSON form that records carry."""
+        return {
+            "name": self.name,
+            "title": self.title,
+            "threat_model": self.threat_model.card(),
+            "budgets": [budget.card() for budget in self.budgets],
+            "tasks": list(self.tasks),
+            "members": reference_name(self.members),
+            "needs": sorted(self.needs),
+            "ranks": self.ranks,
+            "reference": self.reference.card() if self.reference else None,
+            "revision": self.revision,
+        }

@@ -1,0 +1,121 @@
+"""A typed look-up of named entries that refuses duplicates and answers misspelt names with near matches."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Generic, Protocol, TypeVar
+
+from registry.errors import DuplicateEntryError, InvalidEntryError, UnknownEntryError
+
+
+class Named(Protocol):
+    """Anything with a name."""
+
+    @property
+    def name(self) -> str:
+        """The unique name of the entry."""
+
+
+T = TypeVar("T", bound=Named)
+
+
+class Registry(Generic[T]):
+    """The entries of one kind, by name.
+
+    Args:
+        kind: Singular noun for messages, e.g. "defense".
+        entry_type: Class that every entry must be an instance of.
+    """
+
+    def __init__(self, kind: str, entry_type: type[T]) -> None:
+        self.kind = kind
+        self._entry_type = entry_type
+        self._entries: dict[str, T] = {}
+        self._origins: dict[str, str] = {}
+
+    def add(self, entry: T) -> T:
+        """Adds an entry and returns it.
+
+        Raises:
+            InvalidEntryError: The entry is of another type than this registry holds.
+            DuplicateEntryError: An entry of this name (upper and lower case alike) is there already.
+        """
+        if not isinstance(entry, self._entry_type):
+            raise InvalidEntryError(
+                f"expected a {self._entry_type.__name__} as {self.kind} entry, got {type(entry).__name__}"
+            )
+        origin = _caller()
+        for name in self._entries:
+            if name.lower() == entry.name.lower():
+                raise DuplicateEntryError(
+                    f"{self.kind} {entry.name!r} ({origin}) is already defined as {name!r} "
+                    f"({self._origins[name]}); give one of them another name"
+                )
+        self._entries[entry.name] = entry
+        self._origins[entry.name] = origin
+        return entry
+
+    def remove(self, name: str) -> None:
+        """Takes an entry out; used when the file that added it turns out to be broken."""
+        self._entries.pop(name, None)
+        self._origins.pop(name, None)
+
+    def __getitem__(self, name: str) -> T:
+        """Returns the entry of this name.
+
+        Raises:
+            UnknownEntryError: No entry has this name; near matches are in the text.
+        """
+        if name not in self._entries:
+            raise UnknownEntryError(self._unknown(name))
+        return self._entries[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(self._entries[name] for name in sorted(self._entries, key=str.lower))
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def names(self) -> tuple[str, ...]:
+        """Returns all names, sorted."""
+        return tuple(entry.name for entry in self)
+
+    def origin(self, name: str) -> str:
+        """Returns "file:line" of the code that added the entry."""
+        self[name]
+        return self._origins[name]
+
+    def select(self, patterns: Iterable[str]) -> tuple[T, ...]:
+        """Returns the entries whose name matches any of the shell patterns, sorted by name.
+
+        Raises:
+            UnknownEntryError: A pattern matches nothing; near matches are in the text.
+        """
+        chosen: set[str] = set()
+        for pattern in patterns:
+            matches = fnmatch.filter(self._entries, pattern)
+            if not matches:
+                raise UnknownEntryError(self._unknown(pattern))
+            chosen.update(matches)
+        return tuple(entry for entry in self if entry.name in chosen)
+
+    def _unknown(self, name: str) -> str:
+        lowered = {known.lower(): known for known in self._entries}
+        near = [lowered[match] for match in difflib.get_close_matches(name.lower(), lowered, n=3, cutoff=0.5)]
+        if near:
+            return f"unknown {self.kind} {name!r}; did you mean {' or '.join(near)}?"
+        known = ", ".join(self.names()[:20]) or "none"
+        return f"unknown {self.kind} {name!r}; known: {known}"
+
+
+def _caller() -> str:
+    """Returns "file:line" of the code that called `Registry.add`."""
+    frame = sys._getframe(2)
+    return f"{Path(frame.f_code.co_filename)}:{frame.f_lineno}"

@@ -1,0 +1,43 @@
+"""What a displayed quantity is called and how it is read; the numbers themselves live in records."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MetricSpec:
+    """One quantity that records hold and pages show."""
+
+    name: str
+    """Identifier in records, e.g. "robust_accuracy"."""
+    title: str
+    """Column heading, e.g. "Robust accuracy"."""
+    unit: str = "fraction"
+    """fraction (shown as percent), mm, px, dB, s, or empty."""
+    higher_is_better: bool = True
+    """Direction, from the defender's side."""
+    digits: int = 1
+    """Decimals that pages print."""
+    description: str = ""
+    """One sentence on how it is computed."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TaskSpec:
+    """A task as people see it; its arithmetic lives in `datasets.tasks`."""
+
+    name: str
+    """classification, segmentation, landmark, detection or multimodal."""
+    title: str
+    """Heading on pages."""
+    score: str
+    """One sentence: the score in [0, 1] of one sample."""
+    quality: str
+    """Name of the mean score, e.g. "accuracy" or "Dice"."""
+    build: str
+    """Reference of the factory `build(spec: DatasetSpec) -> Task`."""
+    metrics: tuple[MetricSpec, ...]
+    """Corpus metrics that this task's records may hold beside the mean score; they never rank."""
+    revision: int = 1
+    """Raised when the meaning of the score changes."""

@@ -1,0 +1,182 @@
+"""What pages need of the cards inside a record, checked once, so that a strange card costs one record and no page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from registry import Budget, ThreatModel
+from registry.errors import BenchmarkError, DamagedRecordError
+from results.budgets import as_budget
+from results.record import BudgetResult, Card, EvaluationRecord
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetFacts:
+    """A data set as pages show it."""
+
+    name: str
+    title: str
+    task: str
+    class_names: tuple[str, ...]
+    n_test: int
+    license: str
+    citation: str
+    homepage: str
+    split_rule: str
+    notes: str
+    ranked_budget: Budget
+
+
+@dataclass(frozen=True, kw_only=True)
+class Publication:
+    """Where a method was published; its address is not trusted."""
+
+    title: str
+    authors: str
+    year: str
+    venue: str
+    url: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedClaim:
+    """A number that the authors of a defense publish."""
+
+    value: float
+    metric: str
+    dataset: str
+    protocol: str
+    source: str
+    budget: Budget | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DefenseFacts:
+    """A defense as pages show it."""
+
+    name: str
+    summary: str
+    family: str
+    base: str | None
+    paper: Publication | None
+    randomness: str
+    differentiable: bool
+    extra_data: str | None
+    departures: str
+    ranks: bool
+    trained_for: Budget | None
+    claims: tuple[PublishedClaim, ...]
+    recipe: Card | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """A record with its cards read."""
+
+    record: EvaluationRecord
+    dataset: DatasetFacts
+    defense: DefenseFacts
+    protocol: str
+    protocol_title: str
+    ranks: bool
+    threat_model: ThreatModel
+    budgets: tuple[tuple[Budget, BudgetResult], ...]
+
+    @property
+    def threat(self) -> tuple[str, ...]:
+        """What makes two worst cases comparable, apart from the budget and from what the attacker knows."""
+        model = self.threat_model
+        return (str(model.kind), str(model.norm), model.support, str(model.scope), str(model.goal))
+
+    @property
+    def seed(self) -> int:
+        """Training seed; -1 where no weights were loaded."""
+        return self.record.checkpoint.seed if self.record.checkpoint else -1
+
+
+def read_cell(record: EvaluationRecord) -> Cell:
+    """Returns a record with its cards read.
+
+    Raises:
+        DamagedRecordError: A card lacks what pages need, or holds another type or an impossible budget.
+    """
+    try:
+        protocol = record.protocol
+        return Cell(
+            record=record,
+            dataset=_dataset(record.dataset),
+            defense=_defense(record.defense),
+            protocol=str(protocol["name"]),
+            protocol_title=str(protocol["title"]),
+            ranks=bool(protocol["ranks"]),
+            threat_model=ThreatModel(**_threat_model(protocol["threat_model"])),
+            budgets=tuple((as_budget(result.budget), result) for result in record.budgets),
+        )
+    except BenchmarkError as error:
+        raise DamagedRecordError(f"a card of record {record.key} makes no sense: {error}") from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DamagedRecordError(
+            f"a card of record {record.key} lacks what pages need ({type(error).__name__}: {error}); evaluate it again"
+        ) from error
+
+
+def _threat_model(card: Mapping[str, Any]) -> dict[str, Any]:
+    default = ThreatModel()
+    return {name: type(getattr(default, name))(card[name]) for name in ThreatModel.__slots__}
+
+
+def _dataset(card: Card) -> DatasetFacts:
+    return DatasetFacts(
+        name=str(card["name"]),
+        title=str(card["title"]),
+        task=str(card["task"]),
+        class_names=tuple(str(name) for name in card["class_names"]),
+        n_test=int(card["splits"]["test"]),
+        license=str(card.get("license", "")),
+        citation=str(card.get("citation", "")),
+        homepage=str(card.get("homepage", "")),
+        split_rule=str(card.get("split_rule", "")),
+        notes=str(card.get("notes", "")),
+        ranked_budget=as_budget(card["ranked_budget"]),
+    )
+
+
+def _defense(card: Card) -> DefenseFacts:
+    return DefenseFacts(
+        name=str(card["name"]),
+        summary=str(card["summary"]),
+        family=str(card["family"]),
+        base=_text(card.get("base")),
+        paper=_paper(card.get("paper")),
+        randomness=str(card.get("randomness", "none")),
+        differentiable=bool(card.get("differentiable", True)),
+        extra_data=_text(card.get("extra_data")),
+        departures=str(card.get("departures", "")),
+        ranks=bool(card.get("ranks", True)),
+        trained_for=as_budget(card["trained_for"]) if card.get("trained_for") else None,
+        claims=tuple(_claim(claim) for claim in card.get("claims", ())),
+        recipe=card.get("recipe"),
+    )
+
+
+def _paper(card: Card | None) -> Publication | None:
+    if card is None:
+        return None
+    return Publication(**{name: str(card.get(name, "")) for name in Publication.__dataclass_fields__})
+
+
+def _claim(card: Card) -> PublishedClaim:
+    return PublishedClaim(
+        value=float(card["value"]),
+        metric=str(card["metric"]),
+        dataset=str(card["dataset"]),
+        protocol=str(card["protocol"]),
+        source=str(card["source"]),
+        budget=as_budget(card["budget"]) if card.get("budget") else None,
+    )
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)

@@ -1,0 +1,177 @@
+"""What a board is: plain data, a pure function of records, with everything that pages and exports say about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from registry import Budget, ThreatModel
+from registry.threat_model import EVERYTHING
+from reports.cards import Cell, DatasetFacts, DefenseFacts, PublishedClaim
+from reports.pooling import Pooled, PooledCost, PooledMember
+from reports.selection import SetAside
+from results.record import Flag
+
+AGGREGATE_MINIMUM = 300
+"""Test sets with fewer images stay out of ranks over several data sets: their intervals are 5 points and more."""
+
+VERIFIED, CONTESTED, UNVERIFIED = "verified", "contested", "unverified"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """A quantity on unchanged inputs and under attack."""
+
+    clean: Pooled | None
+    attacked: Pooled
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeedFlag:
+    """A soundness flag or note, and the training seed it was raised for."""
+
+    seed: int
+    flag: Flag
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One defense on one board: its training seeds pooled."""
+
+    defense: DefenseFacts
+    seeds: tuple[int, ...]
+    n: int
+    """Number of test samples."""
+    clean: Pooled
+    robust: Pooled
+    """Worst case over the members of the ranking protocol."""
+    attack_success_rate: Pooled | None
+    """Share of the eligible samples that end broken; n counts the eligible ones."""
+    best_known: Pooled
+    """Worst case over every record of the same weights; ranks where it is lower."""
+    lowered_by: tuple[str, ...]
+    """Protocols that lowered the score below the ranking protocol's."""
+    status: str
+    """verified, contested or unverified."""
+    reasons: tuple[str, ...]
+    """Why it is not verified, or other words on its status."""
+    flags: tuple[SeedFlag, ...]
+    rank: int | None = None
+    """1 + the number of rows significantly better; None unless verified and allowed to rank."""
+    tie_group: int | None = None
+    """Rows of one group cannot be told apart."""
+    below_constant: bool = False
+    """The interval lies under the constant-predictor line."""
+    class_recall: dict[str, Change]
+    confusions: dict[str, Change]
+    metrics: dict[str, Change]
+    """Corpus metrics by name; they never rank."""
+    cost: PooledCost | None
+    claims: tuple[PublishedClaim, ...]
+    """Claims of its authors for this data set and budget."""
+    members: tuple[PooledMember, ...]
+    cells: tuple[Cell, ...]
+    """The cells behind it, one for each seed."""
+
+    @property
+    def records(self) -> tuple[str, ...]:
+        """Keys of the records behind the row."""
+        return tuple(cell.record.key for cell in self.cells)
+
+    @property
+    def drop(self) -> float:
+        """Clean minus robust score."""
+        return self.clean.value - self.robust.value
+
+    @property
+    def standing(self) -> Pooled:
+        """The score that ranks: the lower of the ranking protocol's and the best known one."""
+        return self.best_known if self.best_known.value < self.robust.value else self.robust
+
+    @property
+    def red_flags(self) -> tuple[str, ...]:
+        """Names of the flags whose threshold is crossed, sorted."""
+        return tuple(sorted({found.flag.name for found in self.flags if found.flag.red}))
+
+    @property
+    def worst_class(self) -> tuple[str, Change] | None:
+        """The class with the lowest recall under attack; the first one where several are equal."""
+        if not self.class_recall:
+            return None
+        return min(self.class_recall.items(), key=lambda item: item[1].attacked.value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FailedRow:
+    """A defense whose evaluation failed and has no number on a board."""
+
+    defense: DefenseFacts
+    seed: int
+    kind: str
+    message: str
+    record: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leaderboard:
+    """All defenses on one data set, under one threat model and one budget."""
+
+    dataset: DatasetFacts
+    threat_model: ThreatModel
+    budget: Budget
+    quality: str
+    """Name of the score, e.g. "accuracy"."""
+    protocols: tuple[str, ...]
+    """Names of the ranking protocols behind the rows."""
+    rows: tuple[Row, ...]
+    """Ranked rows first, best first; then the others."""
+    failures: tuple[FailedRow, ...]
+    n: int
+    """Number of test samples of a full row."""
+    constant_predictor: float | None
+    """Score of always answering the majority class; classification only."""
+
+    @property
+    def ranks(self) -> bool:
+        """Whether this is the data set's ranked budget, fixed in its entry."""
+        return self.budget.label == self.dataset.ranked_budget.label and self.threat_model.support == EVERYTHING
+
+    @property
+    def in_aggregate(self) -> bool:
+        """Whether the test set is large enough for ranks over several data sets."""
+        return self.n >= AGGREGATE_MINIMUM
+
+    @property
+    def ranked(self) -> tuple[Row, ...]:
+        """Rows that have a rank."""
+        return tuple(row for row in self.rows if row.rank is not None)
+
+    @property
+    def unranked(self) -> tuple[Row, ...]:
+        """Rows that have none, each with its reasons."""
+        return tuple(row for row in self.rows if row.rank is None)
+
+    @property
+    def undefended(self) -> Row | None:
+        """The row of the undefended model, which every board should hold."""
+        return next((row for row in self.rows if row.defense.family == "undefended"), None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standings:
+    """Everything that pages are made of."""
+
+    boards: tuple[Leaderboard, ...]
+    """By task, data set, threat model and ascending budget."""
+    others: tuple[Cell, ...]
+    """Cells of protocols that never rank, finished or failed."""
+    failed: tuple[Cell, ...]
+    """Cells of ranking protocols that failed and that no finished cell replaces."""
+    set_aside: tuple[SetAside, ...]
+    unreadable: tuple[tuple[str, str], ...]
+    """Records that could not be read: file or key, and why."""
+    n_records: int
+    """Records that were read."""
+    commit: str | None
+    """Code revision of the newest record."""
+    dirty: bool
+    """Whether files differed from that revision."""

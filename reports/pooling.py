@@ -1,0 +1,181 @@
+"""How the training seeds of one defense become one number: means over seeds, intervals over images, spread apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+import numpy as np
+
+from reports.cards import Cell
+from results.bootstrap import resampled_means
+from results.record import BudgetResult, Cost, Estimate
+from results.statistics import ALPHA
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pooled:
+    """A quantity over the training seeds of a row."""
+
+    estimate: Estimate
+    """Mean over seeds; its interval speaks of other test images, not of other seeds."""
+    seeds: tuple[float, ...]
+    """The value of each seed."""
+
+    @property
+    def value(self) -> float:
+        """The mean over seeds."""
+        return self.estimate.value
+
+    @property
+    def spread(self) -> tuple[float, float]:
+        """The lowest and the highest seed."""
+        return min(self.seeds), max(self.seeds)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PooledMember:
+    """What one attack of the ensemble did, summed over the training seeds."""
+
+    name: str
+    objective: str
+    source: str
+    backward: str
+    options: Mapping[str, object]
+    attempted: int
+    lowered: int
+    broken: int
+    robust_after: float
+    errors: int
+    violations: int
+    unmoved: int
+    no_gradient: int
+    forwards: int
+    backwards: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class PooledCost:
+    """What a defense costs its user and its evaluation cost us, as the mean over training seeds."""
+
+    parameters: int
+    flops: int | None
+    latency_ms_1: float
+    latency_ms_64: float
+    training_seconds: float | None
+    training_relative: float | None
+    """Training time over that of the undefended model of the same data set."""
+    attack_forwards: float
+    """Sample-forwards of all attacks and budgets, of one seed."""
+    attack_backwards: float
+    attack_seconds: float
+    device: str
+
+
+def pool_scores(estimates: Sequence[Estimate], interval: Estimate | None) -> Pooled:
+    """Returns the mean over seeds of a score that every sample has.
+
+    Args:
+        estimates: The mean score of each seed as its record states it.
+        interval: Mean and interval of the per-sample means over seeds; None where a sample table is lost, and the
+            ends of the seeds' intervals are averaged instead.
+    """
+    if len(estimates) == 1:
+        return Pooled(estimate=estimates[0], seeds=(estimates[0].value,))
+    if interval is None:
+        return pool_estimates(estimates)
+    return Pooled(estimate=interval, seeds=tuple(estimate.value for estimate in estimates))
+
+
+def mean_estimates(scores: Sequence[np.ndarray]) -> list[Estimate]:
+    """Returns mean and 95 % interval of each vector, as `results.statistics.mean_estimate`, for all in one bootstrap.
+
+    Args:
+        scores: Vectors of graded scores over the same samples, each (n,).
+    """
+    if not scores:
+        return []
+    matrix = np.stack(scores).astype(np.float64)
+    low, high = np.quantile(resampled_means(matrix), [ALPHA / 2, 1 - ALPHA / 2], axis=0)
+    values = matrix.mean(axis=1)
+    ends = zip(values, np.minimum(low, values), np.maximum(high, values), strict=True)
+    n = matrix.shape[1]
+    return [Estimate(value=float(value), low=float(lo), high=float(hi), n=n) for value, lo, hi in ends]
+
+
+def pool_estimates(estimates: Sequence[Estimate]) -> Pooled:
+    """Returns the mean over seeds where only the records' estimates are known.
+
+    The seeds share their test images, so the averaged ends of their intervals are no narrower than the interval
+    of the mean.
+    """
+    pooled = Estimate(
+        value=fmean(estimate.value for estimate in estimates),
+        low=fmean(estimate.low for estimate in estimates),
+        high=fmean(estimate.high for estimate in estimates),
+        n=max(estimate.n for estimate in estimates),
+    )
+    return Pooled(estimate=pooled, seeds=tuple(estimate.value for estimate in estimates))
+
+
+def pool_named(estimates: Sequence[Mapping[str, Estimate]]) -> dict[str, Pooled]:
+    """Returns the mean over seeds of every name that all seeds have, in the order of the first."""
+    names = [name for name in estimates[0] if all(name in found for found in estimates)] if estimates else []
+    return {name: pool_estimates([found[name] for found in estimates]) for name in names}
+
+
+def pool_members(results: Sequence[BudgetResult]) -> tuple[PooledMember, ...]:
+    """Returns the attacks of a budget, summed over seeds, in the order in which they ran."""
+    names = dict.fromkeys(member.name for result in results for member in result.members)
+    return tuple(_pool_member(name, results) for name in names)
+
+
+def _pool_member(name: str, results: Iterable[BudgetResult]) -> PooledMember:
+    found = [member for result in results for member in result.members if member.name == name]
+    card = found[0].card
+    totals = ("attempted", "lowered", "broken", "errors", "violations", "unmoved", "no_gradient")
+    spent = ("forwards", "backwards", "seconds")
+    return PooledMember(
+        name=name,
+        objective=str(card.get("objective", "")),
+        source=str(card.get("source", "victim")),
+        backward=str(card.get("backward", "true")),
+        options=dict(card.get("options") or {}),
+        robust_after=fmean(member.robust_after for member in found),
+        **{field: sum(getattr(member, field) for member in found) for field in (*totals, *spent)},
+    )
+
+
+def pool_cost(cells: Sequence[Cell], undefended_training: float | None) -> PooledCost | None:
+    """Returns the mean cost over seeds, or None where no record holds one.
+
+    Args:
+        cells: One cell for each seed.
+        undefended_training: Mean training time of the undefended model of the same data set, in s.
+    """
+    costs: list[Cost] = [cell.record.cost for cell in cells if cell.record.cost]
+    if not costs:
+        return None
+    training = training_seconds(cells)
+    relative = training / undefended_training if training is not None and undefended_training else None
+    return PooledCost(
+        parameters=costs[0].parameters,
+        flops=costs[0].flops,
+        latency_ms_1=fmean(cost.latency_ms_1 for cost in costs),
+        latency_ms_64=fmean(cost.latency_ms_64 for cost in costs),
+        training_seconds=training,
+        training_relative=relative,
+        attack_forwards=fmean(cost.forwards for cost in costs),
+        attack_backwards=fmean(cost.backwards for cost in costs),
+        attack_seconds=fmean(cost.seconds for cost in costs),
+        device=", ".join(sorted({cell.record.provenance.device for cell in cells})),
+    )
+
+
+def training_seconds(cells: Iterable[Cell]) -> float | None:
+    """Returns the mean training time over the seeds that know theirs, in s, or None."""
+    known = [cell.record.cost.training_seconds for cell in cells if cell.record.cost]
+    known = [seconds for seconds in known if seconds is not None]
+    return fmean(known) if known else None

@@ -1,0 +1,182 @@
+"""How the cells of one defense become a row, and rows become a ranked board."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from registry import Budget
+from reports.cards import Cell
+from reports.leaderboard import Change, FailedRow, Leaderboard, Row, SeedFlag
+from reports.pooling import Pooled, pool_cost, pool_estimates, pool_members, pool_named, pool_scores, training_seconds
+from reports.scores import ContestScores
+from reports.selection import Contest
+from results.record import BudgetResult, Estimate
+from results.statistics import tie_groups
+from results.verdict import VerdictStatus, verdict
+
+OWN_METRICS = frozenset({"clean", "robust", "attack_success_rate"})
+"""Metrics with columns of their own; all others are corpus metrics."""
+
+
+def build_board(contest: Contest, scores: ContestScores, budget: Budget) -> Leaderboard:
+    """Returns the board of a contest at one budget.
+
+    Args:
+        contest: The cells that meet.
+        scores: Their per-sample scores.
+        budget: One of the contest's budgets.
+    """
+    undefended = [cell for cell in contest.cells if cell.defense.family == "undefended"]
+    baseline = training_seconds(undefended)
+    rows = [_row(cells, scores, budget, baseline) for cells in contest.entrants.values() if _has(cells, budget)]
+    constant = next((c.record.constant_predictor for c in contest.cells if c.record.constant_predictor is not None), None)
+    newest = max(contest.cells, key=lambda cell: (cell.record.provenance.started_at, cell.record.key))
+    return Leaderboard(
+        dataset=newest.dataset,
+        threat_model=newest.threat_model,
+        budget=budget,
+        quality=newest.record.quality,
+        protocols=tuple(sorted({cell.protocol for cell in contest.cells})),
+        rows=_in_order(_ranked([_mark(row, constant) for row in rows], scores, budget)),
+        failures=tuple(_failure(cell) for cell in contest.failures),
+        n=len(scores.sample_ids) or max((row.n for row in rows), default=0),
+        constant_predictor=constant,
+    )
+
+
+def _has(cells: Sequence[Cell], budget: Budget) -> bool:
+    return any(_result(cell, budget) is not None for cell in cells)
+
+
+def _result(cell: Cell, budget: Budget) -> BudgetResult | None:
+    """Returns a cell's result at a budget, or None where it was not evaluated there or holds no robust score."""
+    for own, result in cell.budgets:
+        if own.label == budget.label and "robust" in result.metrics and "clean" in cell.record.clean:
+            return result
+    return None
+
+
+def _row(cells: Sequence[Cell], scores: ContestScores, budget: Budget, baseline: float | None) -> Row:
+    found = {cell.record.key: _result(cell, budget) for cell in cells}
+    present = [cell for cell in cells if found[cell.record.key] is not None]
+    results = [found[cell.record.key] for cell in present]
+    name, label = cells[0].defense.name, budget.label
+    everywhere = len(present) == len(cells)
+    own = scores.of(name)
+    robust = [result.metrics["robust"] for result in results]
+    pooled = pool_scores(robust, scores.estimate(name, "robust", label) if everywhere else None)
+    status, reasons = _status(cells, scores, budget)
+    return Row(
+        defense=max(cells, key=lambda cell: (cell.record.provenance.started_at, cell.record.key)).defense,
+        seeds=tuple(cell.seed for cell in present),
+        n=robust[0].n,
+        clean=pool_scores(
+            [cell.record.clean["clean"] for cell in present], scores.estimate(name, "clean") if everywhere else None
+        ),
+        robust=pooled,
+        attack_success_rate=_success([result.metrics.get("attack_success_rate") for result in results]),
+        best_known=_best_known(name, label, scores, pooled),
+        lowered_by=own.lowered_by.get(label, ()) if own else (),
+        status=str(status),
+        reasons=reasons,
+        flags=tuple(SeedFlag(seed=cell.seed, flag=flag) for cell in present for flag in cell.record.flags),
+        class_recall=_changes(
+            [cell.record.clean_class_recall for cell in present], [result.class_recall for result in results]
+        ),
+        confusions=_changes([cell.record.clean_confusions for cell in present], [result.confusions for result in results]),
+        metrics=_changes([cell.record.clean for cell in present], [_corpus(result.metrics) for result in results]),
+        cost=pool_cost(present, baseline),
+        claims=_claims(present[0], budget),
+        members=pool_members(results),
+        cells=tuple(present),
+    )
+
+
+def _status(cells: Sequence[Cell], scores: ContestScores, budget: Budget) -> tuple[VerdictStatus, tuple[str, ...]]:
+    """Returns the verdict on a row, or unverified where it was not scored on the samples of the full rows."""
+    found = verdict([cell.record for cell in cells], budget)
+    name = cells[0].defense.name
+    own = scores.of(name)
+    if own is None:
+        return VerdictStatus.UNVERIFIED, ("its per-sample scores are missing, damaged or differ between seeds",)
+    if not scores.complete(name):
+        why = f"evaluated on other samples than the full rows: {len(own.sample_ids)} of {len(scores.sample_ids)}"
+        earlier = found.reasons if found.status is VerdictStatus.UNVERIFIED else ()
+        return VerdictStatus.UNVERIFIED, (why, *earlier)
+    return found.status, found.reasons
+
+
+def _best_known(name: str, label: str, scores: ContestScores, robust: Pooled) -> Pooled:
+    own = scores.of(name)
+    estimate = scores.estimate(name, "best_known", label)
+    if own is None or estimate is None or not own.lowered_by.get(label):
+        return robust
+    return Pooled(estimate=estimate, seeds=tuple(float(value) for value in own.best_known[label].mean(axis=1)))
+
+
+def _success(estimates: Sequence[Estimate | None]) -> Pooled | None:
+    known = [estimate for estimate in estimates if estimate is not None]
+    return pool_estimates(known) if known else None
+
+
+def _changes(clean: Sequence[Mapping[str, Estimate]], attacked: Sequence[Mapping[str, Estimate]]) -> dict[str, Change]:
+    before = pool_named(clean)
+    return {name: Change(clean=before.get(name), attacked=pooled) for name, pooled in pool_named(attacked).items()}
+
+
+def _corpus(metrics: Mapping[str, Estimate]) -> dict[str, Estimate]:
+    return {name: estimate for name, estimate in metrics.items() if name not in OWN_METRICS}
+
+
+def _claims(cell: Cell, budget: Budget):
+    """Returns the published claims for this data set, by the entry's or the paper's name, and this budget."""
+    names = {cell.dataset.name.lower(), cell.dataset.title.lower()}
+    return tuple(
+        claim
+        for claim in cell.defense.claims
+        if claim.dataset.lower() in names and claim.budget is not None and claim.budget.label == budget.label
+    )
+
+
+def _failure(cell: Cell) -> FailedRow:
+    failure = cell.record.failure
+    return FailedRow(
+        defense=cell.defense,
+        seed=cell.seed,
+        kind=failure.kind if failure else "failed",
+        message=failure.message if failure else "no reason was recorded",
+        record=cell.record.key,
+    )
+
+
+def _mark(row: Row, constant: float | None) -> Row:
+    below = constant is not None and row.standing.estimate.high < constant
+    return replace(row, below_constant=below)
+
+
+def _ranked(rows: Sequence[Row], scores: ContestScores, budget: Budget) -> list[Row]:
+    """Gives a rank to every verified row of an entry that may rank, by paired tests over the same samples."""
+    vectors: dict[str, np.ndarray] = {}
+    for row in rows:
+        name = row.defense.name
+        if row.status == VerdictStatus.VERIFIED and row.defense.ranks:
+            vectors[name] = scores.of(name).best_known[budget.label]
+    places = tie_groups(vectors) if vectors else {}
+    judged = []
+    for row in rows:
+        place = places.get(row.defense.name)
+        if place is not None:
+            row = replace(row, rank=place.rank, tie_group=place.tie_group)
+        elif row.status == VerdictStatus.VERIFIED:
+            row = replace(row, reasons=(*row.reasons, "its entry says that it never ranks"))
+        judged.append(row)
+    return judged
+
+
+def _in_order(rows: Sequence[Row]) -> tuple[Row, ...]:
+    """Returns ranked rows best first, then the others; equal ranks by falling score, then by name."""
+    last = len(rows) + 1
+    return tuple(sorted(rows, key=lambda row: (row.rank or last, -row.standing.value, row.defense.name.lower())))

@@ -1,0 +1,97 @@
+"""The lowest score anybody has measured for each sample of a cell, over every record that attacked the same thing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from registry import Budget
+from registry.errors import InputContractError
+from results.budgets import as_budget, budget_index
+from results.record import Card, Estimate, EvaluationRecord, RecordStatus
+from results.sample_table import SAMPLE_ID, score_column
+from results.statistics import is_binary, mean_estimate
+
+ReadSamples = Callable[[EvaluationRecord], pd.DataFrame]
+"""Returns the sample table of a record, e.g. `RecordStore.samples`."""
+
+ATTACKER_REVISIONS = frozenset({"protocol", "engine"})
+"""Revisions that may differ between records of one victim."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BestKnown:
+    """The worst case over every record of one defense, checkpoint, data and budget."""
+
+    estimate: Estimate
+    """Mean of the lowest scores."""
+    scores: np.ndarray
+    """float64 (N,): lowest score of each sample of the ranked record, in the order of its sample table."""
+    lowered_by: tuple[str, ...]
+    """Names of the other protocols that lowered a sample below the ranked record's score, sorted."""
+
+
+def best_known(
+    record: EvaluationRecord, budget: Budget | Card, others: Iterable[EvaluationRecord], samples_of: ReadSamples
+) -> BestKnown:
+    """Returns the per-sample minimum over a ranked record and all comparable ones.
+
+    A record counts if it is done and names the same defense, checkpoint, data, split, threat model (all fields) and
+    the revisions of all but protocol and engine; of its samples those count that the ranked record holds too. For a
+    stochastic defense the scores are estimates, and a minimum over many records reads too low: compare few.
+
+    Args:
+        record: The ranked protocol's finished record.
+        budget: The budget, as a value or as its card.
+        others: Any records, those of other cells among them; `record` itself does no harm.
+        samples_of: Reads a record's sample table.
+
+    Raises:
+        InputContractError: The ranked record has no result at this budget.
+        ResultsError: A sample table is missing or damaged.
+    """
+    own = _scores_at(record, budget, samples_of)
+    if own is None:
+        raise InputContractError(
+            f"record {record.key} has no scores at {as_budget(budget).label}; choose one of its budgets"
+        )
+    lowest, lowered_by = own, set()
+    for other in others:
+        if other.key == record.key or _victim(other) != _victim(record):
+            continue
+        scores = _scores_at(other, budget, samples_of)
+        if scores is None:
+            continue
+        scores = scores.reindex(own.index).fillna(np.inf)
+        if (scores < own).any():
+            lowered_by.add(other.protocol["name"])
+        lowest = np.minimum(lowest, scores)
+    scores = lowest.to_numpy()
+    return BestKnown(
+        estimate=mean_estimate(scores, is_binary(scores)), scores=scores, lowered_by=tuple(sorted(lowered_by))
+    )
+
+
+def _victim(record: EvaluationRecord) -> tuple:
+    """Returns what two records must agree in for their scores to be about the same question."""
+    return (
+        record.dataset["name"],
+        record.defense["name"],
+        record.checkpoint.sha256 if record.checkpoint else None,
+        record.data_sha256,
+        record.split,
+        record.protocol["threat_model"],
+        {name: revision for name, revision in record.revisions.items() if name not in ATTACKER_REVISIONS},
+    )
+
+
+def _scores_at(record: EvaluationRecord, budget: Budget | Card, samples_of: ReadSamples) -> pd.Series | None:
+    """Returns the record's worst scores at a budget by sample id, or None where it has none."""
+    index = budget_index(record, budget)
+    if record.status is not RecordStatus.DONE or record.samples is None or index is None:
+        return None
+    table = samples_of(record).set_index(SAMPLE_ID)
+    return table[score_column(index)].astype(np.float64)

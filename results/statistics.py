@@ -1,0 +1,213 @@
+"""What per-sample scores amount to: means with intervals, worst cases, success rates, and ranks with ties."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import permutations
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.stats import binom
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import proportion_confint
+
+from registry.errors import InputContractError
+from results.bootstrap import TEST_RESAMPLES, resampled_means
+from results.record import Estimate
+
+ALPHA = 0.05
+"""One minus the coverage of intervals; level of the tests behind ranks."""
+
+
+class Standing(NamedTuple):
+    """Where a row stands on its board."""
+
+    rank: int
+    """1 + the number of rows that are significantly better."""
+    tie_group: int
+    """Number of the group of rows that share this rank, from 1 at the top."""
+
+
+def as_scores(scores: ArrayLike) -> np.ndarray:
+    """Returns scores as float64, (N,).
+
+    Raises:
+        InputContractError: They are not one row of finite numbers.
+    """
+    vector = np.asarray(scores, dtype=np.float64)
+    if vector.ndim != 1:
+        raise InputContractError(f"expected one score per sample, (N,), got shape {vector.shape}")
+    if not np.isfinite(vector).all():
+        raise InputContractError(
+            f"expected finite scores, got {int((~np.isfinite(vector)).sum())} that are not; "
+            "count failed samples as errors instead"
+        )
+    return vector
+
+
+def is_binary(scores: ArrayLike) -> bool:
+    """Returns whether every score is 0 or 1."""
+    values = np.asarray(scores)
+    return bool(((values == 0) | (values == 1)).all())
+
+
+def mean_estimate(scores: ArrayLike, binary: bool) -> Estimate:
+    """Returns the mean with its 95 % interval over images.
+
+    Wilson's interval for 0/1 scores; otherwise the percentile bootstrap over images, 2000 resamples of a fixed seed.
+
+    Args:
+        scores: One number per sample, (N,); N = 0 gives 0 with the interval [0, 1].
+        binary: Whether all scores are 0 or 1.
+
+    Raises:
+        InputContractError: A score is not finite, or `binary` scores hold something between 0 and 1.
+    """
+    vector = as_scores(scores)
+    if binary:
+        if not is_binary(vector):
+            raise InputContractError("expected scores of 0 and 1, got others; pass binary=False for graded scores")
+        return proportion(int(vector.sum()), len(vector))
+    if not len(vector):
+        return proportion(0, 0)
+    means = resampled_means(vector[None])[:, 0]
+    low, high = np.quantile(means, [ALPHA / 2, 1 - ALPHA / 2])
+    value = vector.mean()
+    return Estimate(value=float(value), low=float(min(low, value)), high=float(max(high, value)), n=len(vector))
+
+
+def proportion(k: int, n: int) -> Estimate:
+    """Returns k of n with Wilson's 95 % interval; 0 with the interval [0, 1] where n is 0.
+
+    Raises:
+        InputContractError: k is not between 0 and n.
+
+    Source: Wilson 1927, "Probable inference, the law of succession, and statistical inference".
+    """
+    if not 0 <= k <= n:
+        raise InputContractError(f"expected a count between 0 and {n}, got {k}")
+    if n == 0:
+        return Estimate(value=0.0, low=0.0, high=1.0, n=0)
+    low, high = proportion_confint(k, n, alpha=ALPHA, method="wilson")
+    return Estimate(value=k / n, low=min(float(low), k / n), high=max(float(high), k / n), n=n)
+
+
+def worst_case(scores: Sequence[ArrayLike]) -> np.ndarray:
+    """Returns the lowest score of each sample over attacks of one threat model and budget, (N,).
+
+    Args:
+        scores: One vector per attack, the clean scores among them; all (N,), samples in the same order.
+
+    Raises:
+        InputContractError: There is no vector, or their lengths differ.
+    """
+    vectors = [as_scores(vector) for vector in scores]
+    if len({len(vector) for vector in vectors}) != 1:
+        raise InputContractError(
+            f"expected vectors over the same samples, got lengths {[len(vector) for vector in vectors]}"
+        )
+    return np.minimum.reduce(vectors)
+
+
+def attack_success_rate(clean: ArrayLike, adversarial: ArrayLike, fail_below: float) -> Estimate:
+    """Returns the share of eligible samples that an attack brings below `fail_below`.
+
+    Args:
+        clean: Scores on unchanged inputs, (N,); samples under `fail_below` were broken before and are not eligible.
+        adversarial: Scores under attack, (N,).
+        fail_below: A sample is broken when its score is under this.
+
+    Raises:
+        InputContractError: The vectors' lengths differ, or a score is not finite.
+    """
+    lowest = worst_case([clean, adversarial])
+    eligible = as_scores(clean) >= fail_below
+    return proportion(int((lowest[eligible] < fail_below).sum()), int(eligible.sum()))
+
+
+def paired_p_value(a: ArrayLike, b: ArrayLike) -> float:
+    """Returns the one-sided p value against "a is not better than b" over the same images.
+
+    One vector of 0/1 scores on each side: the exact McNemar test. Otherwise (graded scores, or several seeds, whose
+    scores are first averaged per image): the paired bootstrap over images, the share of resamples in which a's mean
+    is not higher, never under 1 / (resamples + 1).
+
+    Args:
+        a: Scores of one row, (N,) or (seeds, N).
+        b: Scores of the other, (N,) or (seeds, N); the number of seeds may differ.
+
+    Raises:
+        InputContractError: The samples are not the same number on both sides, or a score is not finite.
+    """
+    p = _p_values({"a": _matrix("a", a), "b": _matrix("b", b)}, TEST_RESAMPLES)
+    return p["a", "b"]
+
+
+def tie_groups(rows: Mapping[str, ArrayLike]) -> dict[str, Standing]:
+    """Returns rank and tie group of each row.
+
+    Row x is significantly better than row y if the one-sided paired test of that ordered pair, Holm-adjusted over all
+    ordered pairs of the board, has p <= 0.05. Seeds are pooled by averaging their scores per image, so that images are
+    the unit of every test: it speaks of these trained models on other images, not of other training runs.
+
+    Args:
+        rows: Scores by the row's name, (N,) or (seeds, N), all over the same images in the same order.
+
+    Raises:
+        InputContractError: Rows have different numbers of samples, or a score is not finite.
+    """
+    matrices = {name: _matrix(name, scores) for name, scores in rows.items()}
+    p = _p_values(matrices, _enough_resamples(len(matrices) * (len(matrices) - 1)))
+    better_than = dict.fromkeys(matrices, 0)
+    if p:
+        significant, *_ = multipletests(list(p.values()), alpha=ALPHA, method="holm")
+        for (_, worse), holds in zip(p, significant, strict=True):
+            better_than[worse] += int(holds)
+    groups = sorted(set(better_than.values()))
+    return {name: Standing(count + 1, groups.index(count) + 1) for name, count in better_than.items()}
+
+
+def mcnemar_p_value(wins: int, losses: int) -> float:
+    """Returns the one-sided exact McNemar p value: the chance of that many wins or more among the discordant samples.
+
+    Source: McNemar 1947, "Note on the sampling error of the difference between correlated proportions".
+    """
+    return float(binom.sf(wins - 1, wins + losses, 0.5))
+
+
+def _p_values(rows: Mapping[str, np.ndarray], resamples: int) -> dict[tuple[str, str], float]:
+    """Returns the p value of every ordered pair (better, worse)."""
+    lengths = {name: scores.shape[1] for name, scores in rows.items()}
+    if len(set(lengths.values())) > 1:
+        raise InputContractError(f"expected scores of the same samples in every row, got {lengths}")
+    exact = {name for name, scores in rows.items() if len(scores) == 1 and is_binary(scores)}
+    means = None if len(exact) == len(rows) else _resampled(rows, resamples)
+    p_values = {}
+    for better, worse in permutations(rows, 2):
+        if better in exact and worse in exact:
+            difference = rows[better][0] - rows[worse][0]
+            p_values[better, worse] = mcnemar_p_value(int((difference > 0).sum()), int((difference < 0).sum()))
+        else:
+            not_higher = int((means[better] <= means[worse] + 1e-12).sum())
+            p_values[better, worse] = (not_higher + 1) / (resamples + 1)
+    return p_values
+
+
+def _resampled(rows: Mapping[str, np.ndarray], resamples: int) -> dict[str, np.ndarray]:
+    """Returns each row's resampled means over the same draws of images."""
+    means = resampled_means(np.stack([scores.mean(axis=0) for scores in rows.values()]), resamples)
+    return dict(zip(rows, means.T, strict=True))
+
+
+def _enough_resamples(pairs: int) -> int:
+    """Returns so many resamples that Holm's strictest threshold can be met with room for one crossing."""
+    return max(TEST_RESAMPLES, math.ceil(2 * pairs / ALPHA))
+
+
+def _matrix(name: str, scores: ArrayLike) -> np.ndarray:
+    matrix = np.atleast_2d(np.asarray(scores, dtype=np.float64))
+    if matrix.ndim != 2 or not matrix.size or not np.isfinite(matrix).all():
+        raise InputContractError(f"row {name}: expected finite scores, (N,) or (seeds, N), got shape {matrix.shape}")
+    return matrix

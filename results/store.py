@@ -1,0 +1,184 @@
+"""Where records live: one JSON file per cell, its per-sample Parquet beside it, nothing else to keep in step."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import quote, unquote
+
+import pandas as pd
+from filelock import FileLock, Timeout
+
+from registry.errors import DamagedRecordError, ResultsError
+from results.atomic_file import cannot_write, write_atomically
+from results.migrate import WHAT_TO_DO
+from results.record import EvaluationRecord, RecordStatus, SampleFile
+from results.sample_table import from_parquet, sha256_of, to_parquet
+from results.serialize import from_json, to_json
+
+log = logging.getLogger(__name__)
+
+_KEY = re.compile(r"[^/.][^/]*/[^/.][^/]*/[^/.][^/]*")
+
+
+class RecordStore:
+    """A folder of records: `<dataset>/<defense>/<protocol>-s<seed>-<digest>.json` and `samples/<sha256>.parquet`.
+
+    Readers take no lock: a file appears whole or not at all, and a record only after its sample table. Many
+    processes may share the folder, also one on a network drive; `claim` keeps them from doing one cell twice.
+
+    Args:
+        folder: Root of the records; it need not exist yet.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
+        self.damaged: list[tuple[Path, str]] = []
+        """Files that the last walk over `records` skipped, each with the reason."""
+
+    def path_of(self, key: str) -> Path:
+        """Returns where the record of this key lies; characters unsafe in file names are percent-encoded.
+
+        Raises:
+            ResultsError: The key is not "<dataset>/<defense>/<protocol>-s<seed>-<digest>".
+        """
+        if not _KEY.fullmatch(key):
+            raise ResultsError(f"a key is <dataset>/<defense>/<protocol>-s<seed>-<digest>, got {key!r}")
+        return self.folder / (quote(key, safe="/+,@=") + ".json")
+
+    def key_of(self, path: Path) -> str:
+        """Returns the key of the record that lies at this path."""
+        return unquote(path.relative_to(self.folder).with_suffix("").as_posix())
+
+    def keys(self) -> tuple[str, ...]:
+        """Returns the keys of all records, sorted, without reading them."""
+        return tuple(sorted(self.key_of(path) for path in self.folder.glob("*/*/*.json")))
+
+    def read(self, key: str) -> EvaluationRecord | None:
+        """Returns the record of this key, done or failed, or None where there is none.
+
+        Raises:
+            NewerSchemaError: It was written by a newer version of the benchmark.
+            DamagedRecordError: It is torn, altered, or belongs to another key.
+        """
+        path = self.path_of(key)
+        return self._read(path) if path.exists() else None
+
+    def records(self) -> Iterator[EvaluationRecord]:
+        """Yields every record in the order of the keys; unreadable ones are logged and listed in `damaged`."""
+        self.damaged = []
+        for key in self.keys():
+            path = self.path_of(key)
+            try:
+                yield self._read(path)
+            except ResultsError as error:
+                log.warning("skipped: %s", error)
+                self.damaged.append((path, str(error)))
+
+    def write(self, record: EvaluationRecord, samples: pd.DataFrame | None = None) -> Path:
+        """Writes the sample table, then the record that names it, and returns the record's path.
+
+        A done record replaces a failed one; a failed record leaves a done one as it is.
+
+        Args:
+            record: The record; its field `samples` is filled in from the table.
+            samples: One row per sample, see `EvaluationRecord.samples`; None leaves that field as it is.
+
+        Raises:
+            ResultsError: The folder cannot be written, or the record could not be read back; nothing is left.
+        """
+        path = self.path_of(record.key)
+        if record.status is RecordStatus.FAILED and self._is_done(path):
+            log.warning("%s failed this time; its finished record is kept", record.key)
+            return path
+        content = None if samples is None else to_parquet(samples)
+        if content is not None:
+            checksum = sha256_of(content)
+            name = f"{checksum[:16]}.parquet"
+            record = replace(record, samples=SampleFile(name=name, sha256=checksum, rows=len(samples)))
+        text = to_json(record)
+        from_json(text, f"record {record.key}")
+        if content is not None:
+            write_atomically(self.samples_path(record), content)
+        write_atomically(path, text.encode())
+        return path
+
+    def samples_path(self, record: EvaluationRecord) -> Path:
+        """Returns where the sample table of a record lies.
+
+        Raises:
+            ResultsError: The record has none.
+        """
+        if record.samples is None:
+            raise ResultsError(f"record {record.key} ({record.status}) has no sample table; run the cell again")
+        return self.folder / "samples" / Path(record.samples.name).name
+
+    def samples(self, record: EvaluationRecord) -> pd.DataFrame:
+        """Returns the sample table of a record, after checking that it is the one the record was written with.
+
+        Raises:
+            ResultsError: The record has none, or its file is missing.
+            DamagedRecordError: The file's checksum is another one.
+        """
+        path = self.samples_path(record)
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise ResultsError(f"{path} of record {record.key}: {error.strerror}; {WHAT_TO_DO}") from error
+        checksum = sha256_of(content)
+        if checksum != record.samples.sha256:
+            raise DamagedRecordError(
+                f"{path}: expected sha256 {record.samples.sha256}, got {checksum}: torn or altered; {WHAT_TO_DO}"
+            )
+        return from_parquet(content)
+
+    def orphans(self) -> tuple[Path, ...]:
+        """Returns the sample tables that no readable record names, sorted; re-runs leave them, and they may go."""
+        named = {record.samples.name for record in self.records() if record.samples}
+        return tuple(path for path in sorted(self.folder.glob("samples/*.parquet")) if path.name not in named)
+
+    @contextmanager
+    def claim(self, key: str) -> Iterator[FileLock | None]:
+        """Claims a cell for the length of a `with` block, or yields None at once where another process holds it.
+
+        The claim is a lock of the operating system: the kernel frees it when its process ends, however it ends,
+        so there is no stale claim to recognise. After a claim, `read` the key again: another process may have
+        finished the cell in the meantime.
+
+        Raises:
+            ResultsError: The folder cannot be written.
+        """
+        path = self.folder / ".locks" / (quote(key, safe="") + ".lock")
+        lock = FileLock(path, timeout=0, thread_local=False)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with suppress(Timeout):
+                lock.acquire()
+        except OSError as error:
+            raise cannot_write(path.parent, error) from error
+        try:
+            yield lock if lock.is_locked else None
+        finally:
+            lock.release()
+
+    def _read(self, path: Path) -> EvaluationRecord:
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise DamagedRecordError(f"{path}: not UTF-8 text ({error}); {WHAT_TO_DO}") from error
+        except OSError as error:
+            raise ResultsError(f"cannot read {path}: {error.strerror}") from error
+        record = from_json(text, str(path))
+        if record.key != self.key_of(path):
+            raise DamagedRecordError(f"{path}: holds the record of another key, {record.key}; {WHAT_TO_DO}")
+        return record
+
+    def _is_done(self, path: Path) -> bool:
+        try:
+            return path.exists() and self._read(path).status is RecordStatus.DONE
+        except ResultsError:
+            return False

@@ -1,0 +1,123 @@
+"""Every committed record is valid, lies where its key says, and has its sample table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from registry.errors import ResultsError
+from results.record import EvaluationRecord, RecordStatus
+from results.sample_table import SAMPLE_ID, score_column
+from results.serialize import to_json
+from results.store import RecordStore
+from tests.example_records import KEY, example_record, example_samples
+
+RECORDS = Path(__file__).parent.parent / "results" / "records"
+RECORD_BYTES = 64_000
+"""Largest record that git takes; 6 budgets of 6 members on 9 classes need 49 kB, 2 kB of it when compressed."""
+SAMPLES_BYTES = 200_000
+
+
+def problems_of(folder: Path) -> list[str]:
+    """Returns everything that is wrong with a folder of records, in words."""
+    store = RecordStore(folder)
+    found = [f"{path}: {reason}" for record in store.records() for path, reason in _problems(store, record)]
+    found += [f"{path}: {reason}" for path, reason in store.damaged]
+    found += [f"{path}: no record names it; delete it" for path in store.orphans()]
+    keys = store.keys()
+    known = {store.path_of(key) for key in keys} | set(folder.glob("samples/*.parquet"))
+    known |= set(folder.glob(".locks/*.lock")) | {folder / ".gitkeep"}
+    found += [f"{path}: neither a record nor a sample table; delete it" for path in _files(folder) - known]
+    return sorted(found)
+
+
+def _files(folder: Path) -> set[Path]:
+    return {path for path in folder.rglob("*") if path.is_file()}
+
+
+def _problems(store: RecordStore, record: EvaluationRecord) -> list[tuple[Path, str]]:
+    path = store.path_of(record.key)
+    problems = []
+    if path.read_text(encoding="utf-8") != to_json(record):
+        problems.append((path, "not the bytes the store writes; do not edit records by hand"))
+    if path.stat().st_size > RECORD_BYTES:
+        problems.append((path, f"{path.stat().st_size} bytes, at most {RECORD_BYTES}"))
+    if record.status is RecordStatus.FAILED:
+        return problems
+    try:
+        table = store.samples(record)
+    except ResultsError as error:
+        return [*problems, (path, str(error))]
+    samples = store.samples_path(record)
+    if samples.stat().st_size > SAMPLES_BYTES:
+        problems.append((samples, f"{samples.stat().st_size} bytes, at most {SAMPLES_BYTES}"))
+    columns = [SAMPLE_ID, "clean_score", *(score_column(index) for index in range(len(record.budgets)))]
+    missing = [name for name in columns if name not in table.columns]
+    if missing or len(table) != record.samples.rows:
+        return [*problems, (samples, f"{len(table)} rows of {record.samples.rows}, missing columns {missing}")]
+    estimates = [record.clean.get("clean"), *(result.metrics.get("robust") for result in record.budgets)]
+    for column, estimate in zip(columns[1:], estimates, strict=True):
+        mean = table[column].astype(float).mean()
+        if estimate is None or estimate.n != len(table) or abs(mean - estimate.value) > 1e-6:
+            problems.append(
+                (samples, f"mean of {column} is {mean} on {len(table)} samples, the record says {estimate}")
+            )
+    return problems
+
+
+def test_committed_records(capsys: pytest.CaptureFixture) -> None:
+    keys = RecordStore(RECORDS).keys()
+    with capsys.disabled():
+        print(f"\n{len(keys)} committed records checked")
+    assert len(keys) == len([path for path in _files(RECORDS) if path.suffix == ".json"])
+    assert problems_of(RECORDS) == []
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    RecordStore(tmp_path).write(example_record(), example_samples())
+    return tmp_path
+
+
+def test_a_sound_folder_has_no_problems(folder: Path) -> None:
+    assert problems_of(folder) == []
+
+
+def test_the_check_sees_what_is_wrong(folder: Path) -> None:
+    store = RecordStore(folder)
+    path, samples = store.path_of(KEY), store.samples_path(store.read(KEY))
+    good, table = path.read_bytes(), samples.read_bytes()
+
+    def problem() -> str:
+        (found, *_) = problems_of(folder)
+        path.write_bytes(good)
+        samples.write_bytes(table)
+        return found
+
+    path.write_bytes(good.replace(b'"value": 0.25', b'"value": 0.75'))
+    assert "mean of score_0 is 0.25 on 8 samples, the record says Estimate(value=0.75" in problem()
+    path.write_bytes(good.replace(b"  ", b" "))
+    assert "not the bytes" in problem()
+    path.write_bytes(good[:-40])
+    assert "torn" in problem()
+    path.rename(path.with_name("standard-s9-0123456789ab.json"))
+    assert "another key" in problem()
+    path.with_name("standard-s9-0123456789ab.json").unlink()
+    samples.unlink()
+    assert "No such file" in problem()
+    samples.write_bytes(table[:-1])
+    assert "expected sha256" in problem()
+    samples.with_name("0000.parquet").write_bytes(table)
+    assert "no record names it" in problem()
+    samples.with_name("0000.parquet").unlink()
+    (folder / "notes.txt").write_text("?")
+    assert "neither a record nor" in problem()
+
+
+def test_the_check_sees_large_and_incomplete_records(tmp_path: Path) -> None:
+    store = RecordStore(tmp_path)
+    store.write(example_record(defense={"name": "x" * RECORD_BYTES}), example_samples())
+    assert any("at most" in problem for problem in problems_of(tmp_path))
+    store.write(example_record(), example_samples().drop(columns="clean_score"))
+    assert any("missing columns ['clean_score']" in problem for problem in problems_of(tmp_path))

@@ -1,0 +1,195 @@
+"""The decision table of a row's status, rule by rule, and the best known worst case."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from registry import Budget, Norm, linf
+from registry.errors import InputContractError
+from results.best_known import best_known
+from results.record import Checkpoint, EvaluationRecord, Failure, Flag, RecordStatus
+from results.serialize import from_json, to_json
+from results.store import RecordStore
+from results.verdict import VerdictStatus, verdict
+from tests.example_records import example_budget, example_record, example_samples
+
+RANKED = linf(4 / 255)
+VERIFIED, CONTESTED, UNVERIFIED = VerdictStatus
+
+
+def _flag(name: str, red: bool = True) -> Flag:
+    return Flag(name=name, red=red, evidence=f"evidence of {name}")
+
+
+def _record(robust: float = 0.25, flags: tuple[Flag, ...] = (), **changes: object) -> EvaluationRecord:
+    clear = _flag("zero-gradient", red=False)
+    return example_record(**{"budgets": (example_budget(robust),), "flags": (clear, *flags), **changes})
+
+
+def _with_members(**changes: object) -> EvaluationRecord:
+    budget = example_budget()
+    return _record(budgets=(replace(budget, members=(budget.members[0], replace(budget.members[1], **changes))),))
+
+
+FAILED = _record(
+    status=RecordStatus.FAILED, budgets=(), failure=Failure(kind="MemoryError", message="too large", traceback="")
+)
+ONE_MEMBER = replace(example_budget(), members=example_budget().members[:1])
+
+
+@pytest.mark.parametrize(
+    ("record", "status", "reason"),
+    [
+        pytest.param(_record(), VERIFIED, None, id="clean bill"),
+        pytest.param(FAILED, UNVERIFIED, "the cell failed: MemoryError: too large", id="failed"),
+        pytest.param(_record(budgets=()), UNVERIFIED, "no result at Linf 4/255", id="no budget"),
+        pytest.param(
+            _record(budgets=(example_budget(eps=8 / 255),)), UNVERIFIED, "no result at Linf 4/255", id="other budget"
+        ),
+        pytest.param(
+            _record(budgets=(ONE_MEMBER,)), UNVERIFIED, "members that did not run: square", id="missing member"
+        ),
+        pytest.param(
+            _record(budgets=(example_budget(members=(), planned=()),)), UNVERIFIED, "no attack ran", id="no members"
+        ),
+        pytest.param(
+            _with_members(errors=3), UNVERIFIED, "square ended with an error on 3 of 8 samples", id="member errors"
+        ),
+        pytest.param(_record(budgets=(example_budget(n=7),)), UNVERIFIED, "7 samples of 8 planned", id="fewer samples"),
+        pytest.param(_record(flags=(_flag("not-converged"),)), CONTESTED, "not-converged: evidence of", id="red flag"),
+        pytest.param(_record(flags=(_flag("not-converged", red=False),)), VERIFIED, None, id="flag that is not red"),
+        pytest.param(_record(flags=(_flag("below-constant", red=False),)), VERIFIED, None, id="note"),
+        pytest.param(
+            _record(0.01, flags=(_flag("zero-gradient"),)), VERIFIED, "flags can only mean", id="flag on a broken one"
+        ),
+        pytest.param(_record(0.011, flags=(_flag("zero-gradient"),)), CONTESTED, "zero-gradient", id="just above 1 %"),
+        pytest.param(_record(flags=(), budgets=(example_budget(0.0),)), VERIFIED, None, id="broken without flags"),
+        pytest.param(replace(_record(), flags=()), UNVERIFIED, "soundness probes were not run", id="no probes"),
+        pytest.param(
+            replace(_record(), flags=(_flag("constant", red=False),)),
+            UNVERIFIED,
+            "soundness probes were not run",
+            id="notes but no probes",
+        ),
+        *(
+            pytest.param(_record(0.0, flags=(_flag(name),)), UNVERIFIED, "declare it and run again", id=name)
+            for name in ("stateful", "train-mode", "stochastic-undeclared")
+        ),
+    ],
+)
+def test_rule(record: EvaluationRecord, status: VerdictStatus, reason: str | None) -> None:
+    answer = verdict([record], RANKED)
+    assert answer.status is status
+    assert (reason is None and answer.reasons == ()) or reason in answer.reasons[0]
+    assert answer.flags == tuple(flag for flag in record.flags if flag.red)
+    assert verdict([from_json(to_json(record), "memory")], RANKED) == answer
+
+
+def test_first_match_wins() -> None:
+    record = _record(0.0, flags=(_flag("stateful"), _flag("zero-gradient")), budgets=(example_budget(0.0, n=5),))
+    assert verdict([record], RANKED).reasons == ("5 samples of 8 planned",)
+    assert len(verdict([record], RANKED).flags) == 2
+
+
+def test_budget_may_come_as_a_rounded_card() -> None:
+    assert verdict([_record()], {"norm": "Linf", "eps": 0.01568627451}).status is VERIFIED
+    assert verdict([_record()], {"norm": "L2", "eps": 0.01568627451}).status is UNVERIFIED
+    each = Budget(norm=Norm.LINF, eps=(4 / 255, 0.0))
+    record = _record(budgets=(example_budget(budget=each.card()),))
+    assert verdict([record], each).status is VERIFIED
+    assert verdict([record], RANKED).reasons == ("no result at Linf 4/255",)
+
+
+def test_nothing_to_judge() -> None:
+    assert verdict([], RANKED).status is UNVERIFIED
+
+
+def test_seeds_take_the_worst_status_with_its_reasons() -> None:
+    good = _record()
+    flagged = _record(flags=(_flag("not-converged"),), checkpoint=Checkpoint(sha256="e" * 64, seed=1))
+    short = _record(budgets=(example_budget(n=5),), checkpoint=Checkpoint(sha256="f" * 64, seed=2))
+    assert verdict([good, flagged], RANKED).status is CONTESTED
+    answer = verdict([flagged, good, short], RANKED)
+    assert (answer.status, answer.reasons) == (UNVERIFIED, ("seed 2: 5 samples of 8 planned",))
+    assert [flag.name for flag in answer.flags] == ["not-converged"]
+
+
+def test_member_that_only_one_seed_ran_is_missing_in_the_other() -> None:
+    other = _record(budgets=(replace(ONE_MEMBER, planned=()),), checkpoint=Checkpoint(sha256="e" * 64, seed=1))
+    assert verdict([_record(), other], RANKED).reasons == ("seed 1: members that did not run: square",)
+    assert verdict([other], RANKED).status is VERIFIED
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> RecordStore:
+    return RecordStore(tmp_path)
+
+
+def _keep(store: RecordStore, protocol: str, scores: list[float], ids: list[int] | None = None, **changes: object):
+    card = {**example_record().protocol, "name": protocol}
+    if "threat_model" in changes:
+        card["threat_model"] = changes.pop("threat_model")
+    key = f"phantom/Undefended/{protocol}-s0-{len(store.keys()):012x}"
+    samples = example_samples(scores)
+    if ids is not None:
+        samples["sample_id"] = ids
+    store.write(example_record(**{"key": key, "protocol": card, **changes}), samples)
+    return store.read(key)
+
+
+def test_best_known_is_the_minimum_per_sample(store: RecordStore) -> None:
+    ranked = _keep(store, "standard", [1, 1, 0, 1])
+    _keep(store, "adaptive:a", [0, 1, 1, 1])
+    _keep(store, "reference:b", [1, 1, 1, 1])
+    best = best_known(ranked, RANKED, store.records(), store.samples)
+    assert best.scores.tolist() == [0, 1, 0, 1]
+    assert (best.estimate.value, best.estimate.n) == (0.5, 4)
+    assert best.lowered_by == ("adaptive:a",)
+
+
+def test_best_known_joins_by_sample_id(store: RecordStore) -> None:
+    ranked = _keep(store, "standard", [1, 0.5, 0.75], ids=[4, 7, 9])
+    _keep(store, "adaptive:subset", [0.25, 0], ids=[9, 100])
+    best = best_known(ranked, RANKED.card(), store.records(), store.samples)
+    assert best.scores.tolist() == [1, 0.5, 0.25]
+    assert best.estimate.n == 3
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"defense": {"name": "Other"}},
+        {"dataset": {"name": "other"}},
+        {"checkpoint": Checkpoint(sha256="e" * 64, seed=0)},
+        {"data_sha256": "e" * 64},
+        {"split": "val"},
+        {"revisions": {"dataset": 1, "task": 1, "defense": 2, "protocol": 1, "engine": 1}},
+        {"threat_model": {**example_record().protocol["threat_model"], "support": "outside-mask"}},
+        {"budgets": (example_budget(eps=8 / 255),)},
+        {"status": RecordStatus.FAILED},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_best_known_leaves_other_questions_alone(store: RecordStore, changes: dict) -> None:
+    ranked = _keep(store, "standard", [1, 1])
+    _keep(store, "adaptive:other", [0, 0], **changes)
+    assert best_known(ranked, RANKED, store.records(), store.samples).scores.tolist() == [1, 1]
+
+
+def test_best_known_spans_revisions_of_attackers_and_budgets_by_place(store: RecordStore) -> None:
+    ranked = _keep(store, "standard", [1, 1])
+    budgets = (example_budget(eps=2 / 255), example_budget())
+    revisions = {"dataset": 1, "task": 1, "defense": 1, "protocol": 5, "engine": 3}
+    samples = example_samples([1, 1]).assign(score_1=[0.0, 1.0])
+    key = "phantom/Undefended/adaptive-s0-ff"
+    card = {**ranked.protocol, "name": "adaptive"}
+    store.write(example_record(key=key, protocol=card, budgets=budgets, revisions=revisions), samples)
+    assert best_known(ranked, RANKED, store.records(), store.samples).scores.tolist() == [0, 1]
+
+
+def test_best_known_needs_the_ranked_budget(store: RecordStore) -> None:
+    with pytest.raises(InputContractError, match="no scores at Linf 8/255"):
+        best_known(_keep(store, "standard", [1, 1]), linf(8 / 255), [], store.samples)
