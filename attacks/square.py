@@ -13,7 +13,6 @@ from attacks.victim import Answer
 from registry import Knowledge, Norm
 from registry.errors import InvalidEntryError
 
-
 BLOCK = 50
 """Steps whose random numbers are drawn together; drawing costs many small operations."""
 

@@ -87,7 +87,7 @@ def _with_near_match(message: str) -> str:
         return message
     choices = re.findall(r"[\w.-]+", found["choices"])
     near = difflib.get_close_matches(found["given"], choices, n=3, cutoff=0.5)
-    what = f"{found['what']} " if found["what"] else ""
+    what = "command" if found["what"] == "COMMAND" else "choice"
     if near:
-        return f"unknown {what}{found['given']!r}; did you mean {' or '.join(near)}?"
-    return f"unknown {what}{found['given']!r}; known: {', '.join(choices)}"
+        return f"unknown {what} {found['given']!r}; did you mean {' or '.join(near)}?"
+    return f"unknown {what} {found['given']!r}; known: {', '.join(choices)}"

@@ -62,6 +62,7 @@ class Summary:
             budget=outcome.budget.card(),
             metrics={"robust": self._mean(scores), "attack_success_rate": success} | self._corpus(facts, len(scores)),
             members=tuple(_member(m) for m in outcome.members),
+            planned=tuple(m.member.name for m in outcome.members),
             class_recall=self._recalls(facts, scores),
             confusions=self._confusions(facts),
         )

@@ -23,7 +23,7 @@ def echo_image(scene: Scene) -> np.ndarray:
     y, x = np.mgrid[:size, :size].astype(float)
     lesion = expit(depth / scene.margin)
     levels = 118 - 24 * (y / size - 0.5) + 8 * _field(rng, size, 5.0)
-    levels += -45 * _shadow(scene, x, y) * (1 - lesion)
+    levels += -60 * _shadow(scene, x, y) * (1 - lesion)
     levels += lesion * (scene.contrast + scene.mottle * _field(rng, size, 1.5))
     levels *= 1 + 0.08 * _field(rng, size, SPECKLE_BLUR)
     wave_x, wave_y = scene.grain

@@ -118,14 +118,14 @@ def draw_scene(size: int, label: int, signs: Signs, seed: tuple[int, ...]) -> Sc
         radius=size * rng.uniform(0.22, 0.28),
         stretch=rng.uniform(1.0, 1.15),
         angle=rng.uniform(0, np.pi),
-        lobes=tuple((0.17 if rough else 0.02) * rng.uniform(0.7, 1.3, len(HARMONICS))),
+        lobes=tuple((0.18 if rough else 0.02) * rng.uniform(0.7, 1.3, len(HARMONICS))),
         phases=tuple(rng.uniform(0, 2 * np.pi, len(HARMONICS))),
         margin=rng.uniform(0.7, 1.1) if rough else rng.uniform(0.2, 0.4),
-        contrast=rng.uniform(-42, -28) if uneven else rng.uniform(-66, -50),
+        contrast=rng.uniform(-46, -34) if uneven else rng.uniform(-76, -60),
         mottle=rng.uniform(9, 14) if uneven else rng.uniform(1, 4),
         grain=GRAINS[label],
         stiffness=rng.uniform(60, 90) if rough else rng.uniform(15, 35),
-        shadow=(size * rng.uniform(0.1, 0.9), size * rng.uniform(0.75, 1.05), size * rng.uniform(0.06, 0.12)),
+        shadow=(size * rng.uniform(0.1, 0.9), size * rng.uniform(0.7, 1.0), size * rng.uniform(0.09, 0.15)),
         seed=(*seed, 1),
     )
 

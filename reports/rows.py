@@ -32,7 +32,9 @@ def build_board(contest: Contest, scores: ContestScores, budget: Budget) -> Lead
     undefended = [cell for cell in contest.cells if cell.defense.family == "undefended"]
     baseline = training_seconds(undefended)
     rows = [_row(cells, scores, budget, baseline) for cells in contest.entrants.values() if _has(cells, budget)]
-    constant = next((c.record.constant_predictor for c in contest.cells if c.record.constant_predictor is not None), None)
+    constant = next(
+        (c.record.constant_predictor for c in contest.cells if c.record.constant_predictor is not None), None
+    )
     newest = max(contest.cells, key=lambda cell: (cell.record.provenance.started_at, cell.record.key))
     return Leaderboard(
         dataset=newest.dataset,
@@ -86,7 +88,9 @@ def _row(cells: Sequence[Cell], scores: ContestScores, budget: Budget, baseline:
         class_recall=_changes(
             [cell.record.clean_class_recall for cell in present], [result.class_recall for result in results]
         ),
-        confusions=_changes([cell.record.clean_confusions for cell in present], [result.confusions for result in results]),
+        confusions=_changes(
+            [cell.record.clean_confusions for cell in present], [result.confusions for result in results]
+        ),
         metrics=_changes([cell.record.clean for cell in present], [_corpus(result.metrics) for result in results]),
         cost=pool_cost(present, baseline),
         claims=_claims(present[0], budget),

@@ -11,7 +11,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from registry import Budget, Claim, DatasetSpec, DefenseEntry, Family, HarmfulConfusion, Norm, Paper, Recipe, ThreatModel
+from registry import (
+    Budget,
+    Claim,
+    DatasetSpec,
+    DefenseEntry,
+    Family,
+    HarmfulConfusion,
+    Norm,
+    Paper,
+    Recipe,
+    ThreatModel,
+)
 from results.record import (
     BudgetResult,
     Checkpoint,

@@ -35,10 +35,10 @@ def execute(args: argparse.Namespace) -> int:
     print(f"Python {platform.python_version()} on {platform.system()} {platform.machine()}, {os.cpu_count()} CPU cores")
     print(_packages(problems))
     print(_device(problems))
-    print(_data(args.data))
-    print(_results(args.results, problems))
     for broken in load_entries(args.entries):
         problems.append(f"entry file {broken.file} is left out: {broken.error}")
+    print(_data(args.data))
+    print(_results(args.results, problems))
     print("\n" + ("\n".join(f"missing: {text}" for text in problems) if problems else "nothing is missing"))
     return 1 if problems else 0
 

@@ -7,6 +7,10 @@ DEFENSES.add(
         family=Family.UNDEFENDED,
         tasks=("classification", "segmentation"),
         build="defenses.architectures.default:build",
-        recipe=Recipe(train="defenses.recipes.standard:train"),
+        recipe=Recipe(
+            train="defenses.recipes.standard:train",
+            options={"epochs": 20},
+            per_dataset={"pneumoniamnist": {"epochs": 8}, "msd_hippocampus": {"epochs": 15}},
+        ),
     )
 )

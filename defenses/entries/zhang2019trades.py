@@ -14,7 +14,11 @@ DEFENSES.add(
         ),
         tasks=("classification",),
         build="defenses.architectures.default:build",
-        recipe=Recipe(train="defenses.recipes.trades:train", options={"eps": 4 / 255, "steps": 5, "beta": 6.0}),
+        recipe=Recipe(
+            train="defenses.recipes.trades:train",
+            options={"epochs": 20, "eps": 4 / 255, "steps": 5, "beta": 6.0, "bfloat16": True},
+            per_dataset={"pneumoniamnist": {"epochs": 8}},
+        ),
         trained_for=linf(4 / 255),
         claims=(
             Claim(
@@ -26,6 +30,6 @@ DEFENSES.add(
                 budget=linf(0.031),
             ),
         ),
-        departures="AdamW with a one-cycle schedule; 5 inner steps instead of 10.",
+        departures="AdamW with a one-cycle schedule; 5 inner steps instead of 10, taken in bfloat16.",
     )
 )

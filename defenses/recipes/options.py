@@ -27,8 +27,6 @@ class TrainingOptions:
     """Mirror half of the training images left to right, masks with them."""
     shift: int = 2
     """Move training images by up to this many pixels along each axis; the border is repeated."""
-    label_smoothing: float = 0.0
-    """Share of the target given to all classes alike; classification with one label only."""
     validate_every: int = 1
     """Epochs between two validations; the last epoch is always validated."""
 
@@ -36,10 +34,10 @@ class TrainingOptions:
         for name in ("epochs", "batch_size", "validate_every"):
             if getattr(self, name) < 1:
                 raise InvalidEntryError(f"option {name} must be 1 or more, got {getattr(self, name)}")
-        if self.lr <= 0 or self.weight_decay < 0 or self.shift < 0 or not 0 <= self.label_smoothing < 1:
+        if self.lr <= 0 or self.weight_decay < 0 or self.shift < 0:
             raise InvalidEntryError(
-                "options must hold lr > 0, weight_decay >= 0, shift >= 0, 0 <= label_smoothing < 1, got "
-                f"{self.lr}, {self.weight_decay}, {self.shift}, {self.label_smoothing}"
+                "options must hold lr > 0, weight_decay >= 0 and shift >= 0, got "
+                f"{self.lr}, {self.weight_decay}, {self.shift}"
             )
 
 

@@ -12,7 +12,6 @@ from datasets.batch import Batch, Dataset
 from datasets.tasks import task_for
 from defenses.recipes.inner_pgd import inner_pgd, uniform_start, validation_attack
 from defenses.recipes.options import InnerOptions, TrainingOptions, read_options
-from defenses.recipes.standard import check_label_smoothing, mean_loss
 from defenses.recipes.training import Progress, Training, fit
 
 
@@ -53,7 +52,6 @@ def train(
     """
     chosen = read_options(PgdAtOptions, options)
     task = task_for(dataset.spec)
-    check_label_smoothing(chosen, dataset)
 
     def batch_loss(model: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
         def loss(outputs: Tensor) -> Tensor:
@@ -61,7 +59,7 @@ def train(
 
         start = uniform_start(batch.inputs, chosen.eps, generator) if chosen.random_start else batch.inputs
         adversarials = inner_pgd(model, batch.inputs, start, loss, chosen, chosen.steps)
-        return mean_loss(task, model(adversarials), batch, chosen)
+        return task.training_loss(model(adversarials), batch).mean()
 
     return fit(
         model,

@@ -14,7 +14,6 @@ from datasets.tasks import task_for
 from defenses.recipes.inner_pgd import inner_pgd, validation_attack
 from defenses.recipes.modes import eval_mode
 from defenses.recipes.options import InnerOptions, TrainingOptions, read_options
-from defenses.recipes.standard import check_label_smoothing, mean_loss
 from defenses.recipes.training import Progress, Training, fit
 from registry.errors import InvalidEntryError
 
@@ -65,13 +64,12 @@ def train(
         )
     chosen = read_options(TradesOptions, options)
     task = task_for(dataset.spec)
-    check_label_smoothing(chosen, dataset)
 
     def batch_loss(model: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
         adversarials = _furthest(model, batch.inputs, chosen, generator)
         logits = model(batch.inputs)
         divergence = _divergence(model(adversarials), logits).mean()
-        return mean_loss(task, logits, batch, chosen) + chosen.beta * divergence
+        return task.training_loss(logits, batch).mean() + chosen.beta * divergence
 
     return fit(
         model,

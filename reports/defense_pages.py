@@ -1,0 +1,169 @@
+"""The page of one defense: claims, curves over eps, what each attack did, flags, and how to reproduce it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterable, Sequence
+
+from jinja2 import Environment
+
+from reports.addresses import board_page, defense_page, unusual_rules
+from reports.cards import Cell, DefenseFacts, PublishedClaim
+from reports.figures import CurvePoint, Figure, curve_figure
+from reports.leaderboard import Leaderboard, Row, Standings
+from reports.pages import BELOW_ROOT, front_board
+from reports.pooling import Pooled, pool_estimates
+from results.record import RecordStatus
+
+Step = tuple[Leaderboard, Row]
+"""A board, and the row of this page's defense on it."""
+
+
+class DefensePages:
+    """Renders the pages of all defenses.
+
+    Args:
+        env: The environment.
+        standings: All boards and the cells beside them.
+    """
+
+    def __init__(self, env: Environment, standings: Standings) -> None:
+        self._template = env.get_template("defense.html")
+        self._standings = standings
+        self._steps: dict[str, list[Step]] = {}
+        self._others: dict[str, list[Cell]] = {}
+        self._failed: dict[str, list[Cell]] = {}
+        for board in standings.boards:
+            for row in board.rows:
+                self._steps.setdefault(row.defense.name, []).append((board, row))
+        for cell in standings.others:
+            finished = cell.record.status is RecordStatus.DONE
+            (self._others if finished else self._failed).setdefault(cell.defense.name, []).append(cell)
+        for cell in standings.failed:
+            self._failed.setdefault(cell.defense.name, []).append(cell)
+        self.facts = self._newest_facts()
+        """Every defense that a record names, sorted by name."""
+
+    def render(self) -> Iterable[tuple[str, str]]:
+        """Yields address and text of every page."""
+        for facts in self.facts:
+            yield defense_page(facts.name), self._render(facts)
+
+    def _render(self, facts: DefenseFacts) -> str:
+        steps = self._steps.get(facts.name, [])
+        others = self._others.get(facts.name, [])
+        return self._template.render(
+            page="defense",
+            root=BELOW_ROOT,
+            site=self._standings,
+            facts=facts,
+            claims=[_claim(claim, steps, others) for claim in facts.claims],
+            parts=[_part(facts, group) for group in _by_contest(steps)],
+            failures=self._failed.get(facts.name, []),
+            others=[line for cell in others for line in _other_lines(cell)],
+            recipe=json.dumps(facts.recipe, indent=2, sort_keys=True, ensure_ascii=False, default=str),
+        )
+
+    def _newest_facts(self) -> tuple[DefenseFacts, ...]:
+        cells = [cell for steps in self._steps.values() for _, row in steps for cell in row.cells]
+        cells += [cell for group in (self._others, self._failed) for found in group.values() for cell in found]
+        newest: dict[str, tuple[tuple[str, str], DefenseFacts]] = {}
+        for cell in cells:
+            age = (cell.record.provenance.started_at, cell.record.key)
+            if cell.defense.name not in newest or age > newest[cell.defense.name][0]:
+                newest[cell.defense.name] = (age, cell.defense)
+        return tuple(newest[name][1] for name in sorted(newest, key=lambda name: (name.lower(), name)))
+
+
+def _by_contest(steps: Sequence[Step]) -> list[list[Step]]:
+    """Groups steps by data set and threat model; budgets ascend within a group."""
+    groups: dict[tuple[object, ...], list[Step]] = {}
+    for board, row in steps:
+        groups.setdefault((board.dataset.name, board.threat_model), []).append((board, row))
+    return list(groups.values())
+
+
+def _part(facts: DefenseFacts, steps: Sequence[Step]) -> dict[str, object]:
+    """Returns what the page says of one data set and threat model."""
+    board = front_board(board for board, _ in steps)
+    row = next(row for found, row in steps if found is board)
+    twins = [found.undefended for found, _ in steps]
+    has_twin = facts.family != "undefended" and any(twins)
+    twin = next((found for found in twins if found), None)
+    return {
+        "board": board,
+        "row": row,
+        "threat": ", ".join([str(board.threat_model.norm), *unusual_rules(board.threat_model)]),
+        "anchor": f"{board.dataset.name}-{board.threat_model.norm}".lower(),
+        "href": BELOW_ROOT + board_page(board),
+        "figure": _figure(facts, steps, board, has_twin),
+        "has_twin": has_twin,
+        "twin_name": twin.defense.name if twin else "",
+        "twin_clean": twin.clean if twin else None,
+        "steps": [
+            {"board": found, "row": own, "twin": found.undefended, "href": BELOW_ROOT + board_page(found)}
+            for found, own in steps
+        ],
+        "commands": _commands(row),
+    }
+
+
+def _figure(facts: DefenseFacts, steps: Sequence[Step], board: Leaderboard, has_twin: bool) -> Figure:
+    curves = []
+    if has_twin:
+        found = [(step.budget.size, step.undefended) for step, _ in steps if step.undefended]
+        curves.append((found[0][1].defense.name, "twin", _points(found)))
+    curves.append((facts.name, "own", _points([(step.budget.size, row) for step, row in steps])))
+    return curve_figure(
+        curves,
+        norm=str(board.threat_model.norm),
+        quality=board.quality,
+        constant_predictor=board.constant_predictor,
+        ranked=board.budget if board.ranks else None,
+    )
+
+
+def _points(rows: Sequence[tuple[float, Row]]) -> list[CurvePoint]:
+    clean = CurvePoint(size=0.0, estimate=rows[0][1].clean.estimate)
+    return [clean, *(CurvePoint(size=size, estimate=row.standing.estimate) for size, row in rows if size > 0)]
+
+
+def _claim(claim: PublishedClaim, steps: Sequence[Step], others: Sequence[Cell]) -> dict[str, object]:
+    """Returns a published number with what was measured on the same data set at the same budget."""
+    row = next((row for _, row in steps if claim in row.claims), None)
+    if row is None:
+        return {"claim": claim, "row": None, "paper": []}
+    dataset = row.cells[0].dataset.name
+    weights = {cell.record.checkpoint.sha256 for cell in row.cells if cell.record.checkpoint}
+    measured: dict[str, list] = {}
+    for cell in others:
+        own = cell.record.checkpoint is not None and cell.record.checkpoint.sha256 in weights
+        if own and cell.dataset.name == dataset and cell.protocol.startswith("paper:"):
+            at = [result for budget, result in cell.budgets if budget.label == claim.budget.label]
+            measured.setdefault(cell.protocol, []).extend(r.metrics["robust"] for r in at if "robust" in r.metrics)
+    paper: list[tuple[str, Pooled]] = [(name, pool_estimates(found)) for name, found in measured.items() if found]
+    return {"claim": claim, "row": row, "paper": paper}
+
+
+def _other_lines(cell: Cell) -> list[dict[str, object]]:
+    """Returns the scores of a cell that ranks nowhere: one line for each budget, or its clean score."""
+    line = {"protocol": cell.protocol, "dataset": cell.dataset.title, "seed": cell.seed}
+    found = [(budget.label, result.metrics["robust"]) for budget, result in cell.budgets if "robust" in result.metrics]
+    if not found and "clean" in cell.record.clean:
+        found = [("clean", cell.record.clean["clean"])]
+    return [line | {"budget": label, "estimate": estimate} for label, estimate in found]
+
+
+def _commands(row: Row) -> list[str]:
+    """Returns the commands that evaluate a row again, the one of each protocol and attack seed on a line."""
+    lines = {}
+    for cell in row.cells:
+        key = (cell.protocol, row.n if row.n < cell.dataset.n_test else None)
+        lines.setdefault(key, []).append(str(cell.seed))
+    commands = []
+    for (protocol, n), seeds in lines.items():
+        parts = ["python", "-m", "benchmark", "run", "--suite", "full", "--dataset", row.cells[0].dataset.name]
+        parts += ["--defense", row.defense.name, "--protocol", protocol, "--seeds", ",".join(seeds)]
+        commands.append(shlex.join(parts + (["--n", str(n)] if n else [])))
+    return commands

@@ -1,0 +1,101 @@
+"""Boards as Markdown, for people who read the repository instead of the site."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterable
+
+from reports.addresses import board_page, defense_page
+from reports.html import https, percent
+from reports.leaderboard import Leaderboard, Row, Standings
+from reports.pages import task_spec
+from reports.pooling import Pooled
+
+HEADINGS = (
+    "Rank",
+    "Defense",
+    "n",
+    "Clean %",
+    "Robust %",
+    "Drop",
+    "ASR %",
+    "Best known %",
+    "Claimed %",
+    "Status",
+    "Paper",
+)
+
+
+def render_overview(standings: Standings, fronts: Iterable[Leaderboard]) -> str:
+    """Returns leaderboard.md: the ranked board of every data set.
+
+    Args:
+        standings: All boards.
+        fronts: The board of each data set that is printed here.
+    """
+    lines = ["# MedRobustBench leaderboards", ""]
+    lines += [
+        f"Built from {standings.n_records} records. Scores in percent of n test samples, with 95 % intervals.",
+        "",
+    ]
+    for board in fronts:
+        lines += [f"## {escape(board.dataset.title)}, {escape(board.budget.label)}", "", *_table(board, ""), ""]
+        others = [found for found in standings.boards if found.dataset.name == board.dataset.name]
+        links = [f"[{escape(found.budget.label)}]({board_page(found, 'md')})" for found in others]
+        lines += [f"All budgets: {', '.join(links)}.", ""]
+    if standings.unreadable:
+        lines += [f"{len(standings.unreadable)} records could not be read.", ""]
+    return "\n".join(lines)
+
+
+def render_board_markdown(board: Leaderboard) -> str:
+    """Returns one board as a Markdown file."""
+    title = f"# {escape(board.dataset.title)}, {escape(board.budget.label)} ({task_spec(board.dataset.task).title})"
+    return "\n".join([title, "", *_table(board, "../"), ""])
+
+
+def escape(text: str) -> str:
+    """Returns submitted text as one line of Markdown without markup, links or HTML in it."""
+    one_line = " ".join(html.escape(text, quote=False).split())
+    return re.sub(r"([\\`*_{}\[\]()#|~!:])", r"\\\1", one_line)
+
+
+def _table(board: Leaderboard, root: str) -> list[str]:
+    lines = []
+    if board.constant_predictor is not None:
+        lines += [f"Constant predictor: {percent(board.constant_predictor)} % (n = {board.n}).", ""]
+    lines += [_line(HEADINGS), _line("---" for _ in HEADINGS)]
+    lines += [_line(_cells(row, root)) for row in board.rows]
+    for failed in board.failures:
+        lines.append(_line(["–", escape(failed.defense.name), *[""] * 7, f"failed: {escape(failed.message)}", ""]))
+    reasons = [f"- {escape(row.defense.name)}: {escape('; '.join(row.reasons))}" for row in board.rows if row.reasons]
+    return [*lines, "", *reasons] if reasons else lines
+
+
+def _cells(row: Row, root: str) -> list[str]:
+    paper = row.defense.paper
+    url = https(paper.url) if paper else None
+    name = escape(f"{paper.authors} {paper.year}") if paper else "–"
+    best = percent(row.best_known.value)
+    return [
+        str(row.rank) if row.rank else "–",
+        f"[{escape(row.defense.name)}]({root}{defense_page(row.defense.name)})",
+        str(row.n),
+        _score(row.clean),
+        ("≤ " if row.status == "contested" else "") + _score(row.robust) + (" ▽" if row.below_constant else ""),
+        percent(row.drop),
+        percent(row.attack_success_rate.value) if row.attack_success_rate else "–",
+        f"**{best}**" if row.lowered_by else best,
+        ", ".join(percent(claim.value) for claim in row.claims) or "none published",
+        row.status,
+        f"[{name}](<{url}>)" if url else name,
+    ]
+
+
+def _score(pooled: Pooled) -> str:
+    return f"{percent(pooled.value)} [{percent(pooled.estimate.low)}, {percent(pooled.estimate.high)}]"
+
+
+def _line(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cells) + " |"

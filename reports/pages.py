@@ -1,0 +1,149 @@
+"""The index, the boards and the methodology page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from statistics import fmean
+
+from jinja2 import Environment
+
+from registry import TASKS
+from registry.metric import TaskSpec
+from reports.addresses import INDEX, METHODOLOGY, board_page, defense_page, unusual_rules
+from reports.cards import DefenseFacts
+from reports.html import metric_spec
+from reports.leaderboard import AGGREGATE_MINIMUM, Leaderboard, Row, Standings
+
+BELOW_ROOT = "../"
+"""From a page in a folder to the root of the site."""
+
+
+def render_index(env: Environment, standings: Standings, defenses: Iterable[DefenseFacts]) -> str:
+    """Returns the first page: the best rows of every data set, all defenses, and what could not be read."""
+    return env.get_template(INDEX).render(
+        page="index",
+        root="",
+        site=standings,
+        tasks=[_task_summary(name, boards) for name, boards in _ranked_boards(standings.boards).items()],
+        n_datasets=len({board.dataset.name for board in standings.boards}),
+        defenses=[{"facts": facts, "href": defense_page(facts.name)} for facts in defenses],
+    )
+
+
+def render_methodology(env: Environment, standings: Standings) -> str:
+    """Returns the page that says what a number means."""
+    return env.get_template(METHODOLOGY).render(page="methodology", root="", site=standings, minimum=AGGREGATE_MINIMUM)
+
+
+def render_board(env: Environment, standings: Standings, board: Leaderboard, siblings: Iterable[Leaderboard]) -> str:
+    """Returns the page of one board.
+
+    Args:
+        env: The environment.
+        standings: All boards, for the footer.
+        board: The board.
+        siblings: All boards of its data set, itself among them; they become the links between budgets.
+    """
+    names = sorted({name for row in board.rows for name in row.metrics})
+    specs = [metric_spec(board.dataset.task, name) for name in names]
+    known = [spec.name for spec in task_spec(board.dataset.task).metrics]
+    return env.get_template("board.html").render(
+        page="board",
+        root=BELOW_ROOT,
+        site=standings,
+        board=board,
+        task=task_spec(board.dataset.task),
+        tabs=[_tab(sibling, board) for sibling in siblings],
+        ranked=[_linked(row) for row in board.ranked],
+        unranked=[_linked(row) for row in board.unranked],
+        classes=_first_order(row.class_recall for row in board.rows),
+        confusions=_first_order(row.confusions for row in board.rows),
+        metrics=sorted(specs, key=lambda spec: (known.index(spec.name) if spec.name in known else 99, spec.name)),
+        markdown=BELOW_ROOT + board_page(board, "md"),
+    )
+
+
+def task_spec(name: str) -> TaskSpec:
+    """Returns how a task is called; a task that is not registered here is called by its name."""
+    if name in TASKS:
+        return TASKS[name]
+    return TaskSpec(name=name, title=name.capitalize(), score="", quality="score", build="", metrics=())
+
+
+def front_board(boards: Iterable[Leaderboard]) -> Leaderboard:
+    """Returns the board that stands for a data set: its ranked budget, else the first."""
+    boards = list(boards)
+    return next((board for board in boards if board.ranks), boards[0])
+
+
+def _linked(row: Row) -> dict[str, object]:
+    return {"row": row, "href": BELOW_ROOT + defense_page(row.defense.name)}
+
+
+def _tab(sibling: Leaderboard, board: Leaderboard) -> dict[str, object]:
+    label = " ".join([sibling.budget.label, *unusual_rules(sibling.threat_model)])
+    return {
+        "label": label,
+        "href": BELOW_ROOT + board_page(sibling),
+        "current": sibling is board,
+        "ranked": sibling.ranks,
+    }
+
+
+def _first_order(mappings: Iterable[dict[str, object]]) -> list[str]:
+    """Returns the names of all mappings, in the order in which they first appear."""
+    return list(dict.fromkeys(name for mapping in mappings for name in mapping))
+
+
+def _ranked_boards(boards: Iterable[Leaderboard]) -> dict[str, list[Leaderboard]]:
+    """Returns the front board of every data set, by task."""
+    by_dataset: dict[tuple[str, str], list[Leaderboard]] = {}
+    for board in boards:
+        by_dataset.setdefault((board.dataset.task, board.dataset.name), []).append(board)
+    by_task: dict[str, list[Leaderboard]] = {}
+    for (task, _), found in by_dataset.items():
+        by_task.setdefault(task, []).append(front_board(found))
+    return by_task
+
+
+def _task_summary(name: str, boards: list[Leaderboard]) -> dict[str, object]:
+    summaries = [_summary(board) for board in boards]
+    return {
+        "title": task_spec(name).title,
+        "quality": task_spec(name).quality,
+        "summaries": summaries,
+        "matrix": _matrix(boards),
+        "below": any(item["best"] and item["best"][0]["row"].below_constant for item in summaries),
+    }
+
+
+def _summary(board: Leaderboard) -> dict[str, object]:
+    best = [row for row in board.ranked if row.rank == 1]
+    return {
+        "board": board,
+        "href": board_page(board),
+        "best": [{"row": row, "href": defense_page(row.defense.name)} for row in best],
+        "undefended": board.undefended,
+    }
+
+
+def _matrix(boards: list[Leaderboard]) -> dict[str, object]:
+    """Returns all defenses by all data sets of a task, in the order of their mean rank."""
+    rows: dict[str, list[Row | None]] = {}
+    for place, board in enumerate(boards):
+        for row in board.rows:
+            rows.setdefault(row.defense.name, [None] * len(boards))[place] = row
+    counted = [place for place, board in enumerate(boards) if board.in_aggregate]
+    lines = [
+        {"name": name, "href": defense_page(name), "cells": cells, "mean_rank": _mean_rank(cells, counted)}
+        for name, cells in rows.items()
+    ]
+    lines.sort(key=lambda line: (line["mean_rank"] is None, line["mean_rank"] or 0, line["name"].lower()))
+    columns = [{"title": b.dataset.title, "n": b.n, "in_aggregate": b.in_aggregate} for b in boards]
+    return {"rows": lines, "columns": columns, "n_aggregate": len(counted)}
+
+
+def _mean_rank(cells: list[Row | None], counted: list[int]) -> float | None:
+    """Returns the mean rank over the data sets that count, for a defense that is ranked on all of them."""
+    ranks = [cells[place].rank if cells[place] else None for place in counted]
+    return fmean(ranks) if len(ranks) > 1 and None not in ranks else None
