@@ -168,6 +168,7 @@ def _access(
         stages=declared_stages(subject.model),
         has_twin=bool(surrogates),
         n_modalities=len(subject.spec.modalities),
+        ranked_budget=subject.spec.ranked_budget,
     )
     return Access(victim=judge, search=search, surrogates=surrogates), facts
 

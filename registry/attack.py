@@ -9,7 +9,7 @@ from enum import StrEnum
 from registry.defense import Paper, Randomness
 from registry.errors import InvalidEntryError
 from registry.lazy import Reference, reference_name, resolve
-from registry.threat_model import Budget, ThreatKind, ThreatModel
+from registry.threat_model import Budget, ThreatKind, ThreatModel, linf
 
 
 class Need(StrEnum):
@@ -41,6 +41,8 @@ class CellFacts:
     """Whether an undefended twin other than the victim itself exists."""
     n_modalities: int = 1
     """Number of modalities."""
+    ranked_budget: Budget = field(default_factory=lambda: linf(4 / 255))
+    """Budget that the data set ranks; ensembles spend most there."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -27,9 +27,12 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Builds the pages, or compares them with what would be built."""
+    from registry.errors import ResultsError
     from reports.site import build_site, check_site
     from results.store import RecordStore
 
+    if not args.results.is_dir():
+        raise ResultsError(f"no results folder at {args.results}; make records first: python -m benchmark run")
     store = RecordStore(args.results)
     if args.check:
         stale = check_site(store, args.out)
