@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from attacks.draws import KeyedNoise, KeyedRandom
 from datasets.batch import Batch
-from datasets.tasks.base import Outputs, Task
+from datasets.tasks.base import Outputs, Task, model_outputs
 from registry import Randomness
 
 Objective = Callable[[Outputs, Batch, Tensor], Tensor]
@@ -92,7 +92,7 @@ class ModelVictim:
     Kernels differ with the batch size; with fixed slots a row's outputs do not depend on its neighbours.
 
     Args:
-        model: Module in eval mode that maps inputs in [0, 1] to raw outputs.
+        model: Module in eval mode that maps inputs in [0, 1] to raw outputs; see `model_outputs`.
         task: What a score is.
         slots: Rows of a physical batch; shorter ones are padded with their last row.
         randomness: Where the model draws random numbers.
@@ -200,16 +200,16 @@ class ModelVictim:
     def _forward(self, batch: Batch, draw_ids: Tensor | None) -> Outputs:
         """Runs the model on one physical batch under its keyed noise."""
         if self.randomness is Randomness.NONE:
-            return self.model(batch.inputs)
+            return model_outputs(self.model, batch)
         draw_ids = torch.zeros_like(batch.sample_ids) if draw_ids is None else draw_ids
         if self.randomness is Randomness.SAMPLE:
             with KeyedNoise(self._noise.keys(batch.sample_ids, draw_ids)):
-                return self.model(batch.inputs)
+                return model_outputs(self.model, batch)
         devices = [batch.inputs.device] if batch.inputs.is_cuda else []
         with torch.random.fork_rng(devices=devices):  # random weights: one draw for the whole batch
             key = self._noise.keys(torch.zeros_like(draw_ids[:1]), draw_ids[:1])
             torch.manual_seed(int(key) & 0x7FFFFFFF)
-            return self.model(batch.inputs)
+            return model_outputs(self.model, batch)
 
     def _chunks(self, batch: Batch, draws: Draws | None) -> Iterator[tuple[Batch, Tensor | None]]:
         for start in range(0, len(batch), self.slots):

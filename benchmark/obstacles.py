@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+from datasets.locate import remedy
 from registry import AttackProtocol, DatasetSpec, DefenseEntry, Registry
 from registry.errors import InvalidEntryError
 
@@ -36,7 +37,7 @@ class Obstacle:
 def dataset_obstacle(spec: DatasetSpec, machine: Machine) -> Obstacle | None:
     """Returns why this machine cannot run a data set, or None."""
     if not spec.embedded and spec.name not in machine.datasets:
-        return Obstacle(reason=f"{spec.source.filename} is not in the data folder", remedy=how_to_get(spec))
+        return Obstacle(reason=f"{spec.source.filename} is not in the data folder", remedy=remedy(spec))
     if max(spec.input_shape[-2:]) >= LARGE_INPUT and not machine.large_inputs:
         height, width = spec.input_shape[-2:]
         return Obstacle(
@@ -44,15 +45,6 @@ def dataset_obstacle(spec: DatasetSpec, machine: Machine) -> Obstacle | None:
             remedy="run it on a machine with a GPU, or add --device cpu to insist",
         )
     return None
-
-
-def how_to_get(spec: DatasetSpec) -> str:
-    """Returns what a user does to get the file of a data set."""
-    if spec.source is None:
-        return "nothing to do: it is generated"
-    if spec.source.urls:
-        return f"python -m benchmark data download {spec.name}"
-    return spec.source.how or f"put {spec.source.filename} into the data folder; see {spec.homepage}"
 
 
 def base_chain(entry: DefenseEntry, defenses: Registry[DefenseEntry]) -> tuple[DefenseEntry, ...]:

@@ -21,6 +21,10 @@ SIGNS: Mapping[int, tuple[Signs, ...]] = {
     4: tuple(Signs(spiculated=s, heterogeneous=h) for s in (False, True) for h in (False, True)),
 }
 """Visible signs of each class, by the number of classes."""
+VISIBILITY: Mapping[str, float] = {"classification": 1.0, "multimodal": 1.0}
+"""Visibility of the lesion by task, else `FAINT`."""
+FAINT = 0.5
+"""Where a lesion must be found rather than named it is faint: otherwise its grey levels alone would give it away."""
 
 
 def _label(scenes: list[Scene]) -> dict[str, np.ndarray]:
@@ -73,7 +77,13 @@ def scene(spec: DatasetSpec, split: str, index: int) -> Scene:
     signs = SIGNS[_kinds(spec)]
     label = index % len(signs)
     name = int.from_bytes(hashlib.sha256(spec.name.encode()).digest()[:8], "big")
-    return draw_scene(spec.input_shape[-1], label, signs[label], (name, SPLITS.index(split), index))
+    return draw_scene(
+        size=spec.input_shape[-1],
+        label=label,
+        signs=signs[label],
+        visibility=VISIBILITY.get(spec.task, FAINT),
+        seed=(name, SPLITS.index(split), index),
+    )
 
 
 def checksum(splits: Mapping[str, Split]) -> str:
@@ -102,7 +112,9 @@ def _kinds(spec: DatasetSpec) -> int:
 
 def _check(spec: DatasetSpec) -> None:
     if spec.task not in TARGETS:
-        raise InvalidEntryError(f"data set {spec.name}: the phantom knows the tasks {', '.join(TARGETS)}, got {spec.task}")
+        raise InvalidEntryError(
+            f"data set {spec.name}: the phantom knows the tasks {', '.join(TARGETS)}, got {spec.task}"
+        )
     if _kinds(spec) not in SIGNS:
         raise InvalidEntryError(f"data set {spec.name}: the phantom has 2 or 4 classes, got {spec.n_classes}")
     channels, height, width = spec.input_shape[-3:]

@@ -11,7 +11,6 @@ HARMONICS = np.array([3, 5, 8])
 GRAINS = ((2.6, 0.0), (0.0, 2.6), (2.0, 2.0), (2.9, 2.9))
 """Frequency in x and y (radians per pixel) of each class's grain; no two are mirror images of each other."""
 ATYPICAL = 0.15
-VIS = 1.0
 """Share of scenes whose visible signs are those of the other class."""
 
 
@@ -97,13 +96,14 @@ class Scene:
         return np.concatenate([line.min(0), line.max(0)]).astype(np.float32)
 
 
-def draw_scene(size: int, label: int, signs: Signs, seed: tuple[int, ...]) -> Scene:
+def draw_scene(size: int, label: int, signs: Signs, visibility: float, seed: tuple[int, ...]) -> Scene:
     """Draws one scene.
 
     Args:
         size: Edge of the image in pixels.
         label: Class, an index of `GRAINS`.
         signs: Visible signs that go with the class.
+        visibility: Factor of the lesion's grey levels, 0 to 1; its grain stays.
         seed: Seeds everything; scenes of different seeds are independent.
     """
     rng = np.random.default_rng(seed)
@@ -122,8 +122,8 @@ def draw_scene(size: int, label: int, signs: Signs, seed: tuple[int, ...]) -> Sc
         lobes=tuple((0.18 if rough else 0.02) * rng.uniform(0.7, 1.3, len(HARMONICS))),
         phases=tuple(rng.uniform(0, 2 * np.pi, len(HARMONICS))),
         margin=rng.uniform(0.7, 1.1) if rough else rng.uniform(0.2, 0.4),
-        contrast=VIS * (rng.uniform(-46, -34) if uneven else rng.uniform(-76, -60)),
-        mottle=VIS * rng.uniform(9, 14) if uneven else rng.uniform(1, 4),
+        contrast=visibility * (rng.uniform(-46, -34) if uneven else rng.uniform(-76, -60)),
+        mottle=visibility * rng.uniform(9, 14) if uneven else rng.uniform(1, 4),
         grain=GRAINS[label],
         stiffness=rng.uniform(60, 90) if rough else rng.uniform(15, 35),
         shadow=(size * rng.uniform(0.1, 0.9), size * rng.uniform(0.7, 1.0), size * rng.uniform(0.09, 0.15)),
@@ -132,6 +132,6 @@ def draw_scene(size: int, label: int, signs: Signs, seed: tuple[int, ...]) -> Sc
 
 
 def _other(signs: Signs, rng: np.random.Generator) -> Signs:
-    """Returns signs of which one, or both, are those of the other kind."""
+    """Returns signs of which one, or both, are changed."""
     flip = ((True, True), (True, False), (False, True))[rng.integers(3)]
     return Signs(spiculated=signs.spiculated ^ flip[0], heterogeneous=signs.heterogeneous ^ flip[1])

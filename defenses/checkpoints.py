@@ -90,7 +90,8 @@ def load(path: Path, model: nn.Module, sha256: str | None = None) -> str:
     if not path.is_file():
         raise CheckpointError(f"expected weights at {path}, found no file")
     content = path.read_bytes()
-    if path.suffix != SUFFIX or content.startswith(_PICKLE_STARTS):
+    # safetensors begins with the length of its header, whose lowest byte may well be that of a pickle; "{" follows
+    if path.suffix != SUFFIX or (content.startswith(_PICKLE_STARTS) and content[8:9] != b"{"):
         raise CheckpointError(
             f"{path} is not a safetensors file; pickles (.pt, .pth, .bin) can run code when they are read and are "
             "refused: convert the weights with safetensors.torch.save_file(model.state_dict(), NAME.safetensors)"

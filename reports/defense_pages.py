@@ -95,7 +95,7 @@ def _part(facts: DefenseFacts, steps: Sequence[Step]) -> dict[str, object]:
         "board": board,
         "row": row,
         "threat": ", ".join([str(board.threat_model.norm), *unusual_rules(board.threat_model)]),
-        "anchor": f"{board.dataset.name}-{board.threat_model.norm}".lower(),
+        "anchor": board_page(board, "").removeprefix("boards/").strip("."),
         "href": BELOW_ROOT + board_page(board),
         "figure": _figure(facts, steps, board, has_twin),
         "has_twin": has_twin,

@@ -20,12 +20,44 @@ SCHEMA = 1
 DIGITS = 6
 """Decimals of exported fractions: more than any sample count resolves, fewer than machines disagree in."""
 
-CSV_COLUMNS = (
-    "task dataset norm eps support defense family paper paper_url seeds n clean clean_low clean_high robust robust_low "
-    "robust_high attack_success_rate best_known claimed status red_flags rank tie_group below_constant in_aggregate "
-    "parameters flops latency_ms_1 latency_ms_64 training_seconds training_relative attack_forwards attack_backwards "
-    "reasons records"
-).split()
+CSV_COLUMNS = [
+    "task",
+    "dataset",
+    "norm",
+    "eps",
+    "support",
+    "defense",
+    "family",
+    "paper",
+    "paper_url",
+    "seeds",
+    "n",
+    "clean",
+    "clean_low",
+    "clean_high",
+    "robust",
+    "robust_low",
+    "robust_high",
+    "attack_success_rate",
+    "best_known",
+    "claimed",
+    "status",
+    "red_flags",
+    "rank",
+    "tie_group",
+    "below_constant",
+    "in_aggregate",
+    "parameters",
+    "flops",
+    "latency_ms_1",
+    "latency_ms_64",
+    "training_seconds",
+    "training_relative",
+    "attack_forwards",
+    "attack_backwards",
+    "reasons",
+    "records",
+]
 
 
 def render_json(standings: Standings) -> str:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from registry import Budget, format_eps
 from results.record import Estimate
 
-WIDTH, HEIGHT = 640, 300
-LEFT, RIGHT, TOP, BOTTOM = 52, 16, 16, 46
+WIDTH, HEIGHT = 640, 310
+LEFT, RIGHT, TOP, BOTTOM = 64, 16, 16, 56
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -46,7 +46,8 @@ def build_site(store: Records, out: Path) -> list[Path]:
                 _remove(out, out / name)
     except OSError as error:
         raise ResultsError(
-            f"cannot write pages in {out}: {error.strerror or error}; free some space, make it writable, or choose another --out"
+            f"cannot write pages in {out}: {error.strerror or error}; "
+            "free some space, make it writable, or choose another --out"
         ) from error
     return sorted(out / name for name in pages)
 

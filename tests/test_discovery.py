@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import registry.discovery
 from registry import DATASETS, DEFENSES, PROTOCOLS, ROOT, load_entries
 from registry.errors import UserError
 
@@ -20,6 +21,12 @@ DEFENSE = """
         )
     )
 """
+
+
+@pytest.fixture(autouse=True)
+def loaded_files(monkeypatch):
+    """Forgets the entry files that a test loads."""
+    monkeypatch.setattr(registry.discovery, "_loaded", dict(registry.discovery._loaded))
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import os
 import platform
 import re
 import shutil
+import textwrap
 from pathlib import Path
 
 from benchmark.commands.options import add_command, add_data, add_entries, add_results
@@ -72,17 +73,23 @@ def _device(problems: list[str]) -> str:
 
 def _data(given: Path | None) -> str:
     from benchmark.data_folder import data_root, present_datasets
-    from benchmark.obstacles import how_to_get
+    from datasets.locate import remedy
 
     root = data_root(given)
     here = present_datasets(DATASETS, root)
-    rows = []
-    for spec in DATASETS:
-        if spec.embedded:
-            rows.append((spec.name, "generated", ""))
-        else:
-            rows.append((spec.name, "here", "") if spec.name in here else (spec.name, "absent", how_to_get(spec)))
-    return f"\nData in {root}{_free(root)}\n" + format_table(("data set", "state", "how to get it"), rows)
+    absent = [spec for spec in DATASETS if spec.name not in here]
+    groups = {
+        "generated": [spec.name for spec in DATASETS if spec.embedded],
+        "here": [spec.name for spec in DATASETS if not spec.embedded and spec.name in here],
+        "absent, get them with python -m benchmark data download NAME": [s.name for s in absent if s.source.urls],
+    }
+    lines = [f"\nData in {root}{_free(root)}"]
+    for state, names in groups.items():
+        lines += textwrap.wrap(f"{state}: {', '.join(names) or 'none'}", 110, subsequent_indent="  ")
+    for spec in absent:
+        if not spec.source.urls:
+            lines += textwrap.wrap(f"absent: {spec.name}. {remedy(spec)}", 110, subsequent_indent="  ")
+    return "\n".join(lines)
 
 
 def _results(folder: Path, problems: list[str]) -> str:

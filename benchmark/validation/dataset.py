@@ -10,13 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from benchmark.data_folder import data_root
-from benchmark.obstacles import how_to_get
 from benchmark.validation.card import dataset_card_checks
 from benchmark.validation.check import Check, Unmet, check
 from datasets.batch import Dataset
 from datasets.tasks.base import task_for
 from registry import SPLITS, DatasetSpec
-from registry.errors import DataMissingError
 
 
 def dataset_checks(spec: DatasetSpec, root: Path | None) -> list[Check]:
@@ -27,7 +25,7 @@ def dataset_checks(spec: DatasetSpec, root: Path | None) -> list[Check]:
         root: The data folder; None for the default one.
     """
     checks, loaded = dataset_card_checks(spec), []
-    reading = check("its file is there and can be read", lambda: loaded.append(_read(spec, data_root(root))))
+    reading = check("its file is there and can be read", lambda: loaded.append(spec.load(data_root(root))))
     checks.append(reading)
     if not reading.ok:
         return checks
@@ -42,13 +40,6 @@ def dataset_checks(spec: DatasetSpec, root: Path | None) -> list[Check]:
         check("no patient, volume or lesion is in two splits", _groups, dataset),
         check("reading it twice gives the same checksum", _again, spec, dataset, data_root(root)),
     ]
-
-
-def _read(spec: DatasetSpec, root: Path) -> Dataset:
-    try:
-        return spec.load(root)
-    except DataMissingError as error:
-        raise Unmet(f"{error}; {how_to_get(spec)}") from error
 
 
 def _counts(dataset: Dataset) -> str:

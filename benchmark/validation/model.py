@@ -25,8 +25,11 @@ def model_checks(model: nn.Module, entry: DefenseEntry, task: Task, batch: Batch
         batch: About 8 samples, inputs in [0, 1].
     """
     subject = _Subject(model, entry, task, batch)
+    first = check("outputs are raw, finite and of the task's shape", subject.outputs)
+    if not first.ok:
+        return [first]
     return [
-        check("outputs are raw, finite and of the task's shape", subject.outputs),
+        first,
         check("extreme inputs (all 0, all 1) give finite outputs", subject.extremes),
         check("eval() leaves no submodule in training mode", subject.eval_mode),
         check("a forward pass changes no buffer, parameter or input", subject.state),
@@ -41,7 +44,12 @@ class _Subject:
     """A model under inspection."""
 
     def __init__(self, model: nn.Module, entry: DefenseEntry, task: Task, batch: Batch) -> None:
-        self.model, self.entry, self.task, self.batch = model, entry, task, batch
+        self.model, self.entry, self.task, self._batch = model, entry, task, batch
+
+    @property
+    def batch(self) -> Batch:
+        """The samples, in memory of their own: a model may spoil what it is given."""
+        return self._batch.with_inputs(self._batch.inputs.clone())
 
     def outputs(self) -> str:
         with torch.no_grad():

@@ -16,6 +16,6 @@ DATASETS.add(
         split_rule="each sample is drawn on its own",
         harmful_confusions=(HarmfulConfusion(true=1, predicted=0, title="malignant called benign"),),
         notes="Not real. Visible signs agree with the class in about 85 % of the samples; a fine grain of "
-        "3 grey levels agrees in all of them, so that a model has both a robust and a fragile cue.",
+        "4 grey levels agrees in all of them, so that a model has both a robust and a fragile cue.",
     )
 )

@@ -19,6 +19,6 @@ DATASETS.add(
             HarmfulConfusion(true=3, predicted=1, title="spiculated mottled called round mottled"),
         ),
         notes="Not real. Visible signs agree with the class in about 85 % of the samples; a fine grain of "
-        "3 grey levels agrees in all of them, so that a model has both a robust and a fragile cue.",
+        "4 grey levels agrees in all of them, so that a model has both a robust and a fragile cue.",
     )
 )

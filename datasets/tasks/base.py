@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -67,6 +67,12 @@ class Task(Protocol):
 def task_for(spec: DatasetSpec) -> Task:
     """Returns the task of a data set."""
     return resolve(TASKS[spec.task].build)(spec)
+
+
+def model_outputs(model: Callable[..., Outputs], batch: Batch) -> Outputs:
+    """Returns `model(inputs)`; where the batch holds them, the model also gets `context` and `present` by name."""
+    extra = {"context": batch.context, "present": batch.present}
+    return model(batch.inputs, **{name: values for name, values in extra.items() if values is not None})
 
 
 def one_tensor(outputs: object, batch: Batch, expected: str) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from datasets.batch import Batch, Dataset, Split
-from datasets.tasks import task_for
+from datasets.tasks import Task, task_for
 from defenses.recipes.augmentation import augment
 from defenses.recipes.modes import train_mode
 from defenses.recipes.options import TrainingOptions
@@ -147,7 +147,7 @@ def _optimizer(
 
 
 def _validate(
-    model: nn.Module, task, val: Split, batch_size: int, device: str, attack: Adversarial | None
+    model: nn.Module, task: Task, val: Split, batch_size: int, device: str, attack: Adversarial | None
 ) -> tuple[dict[str, float], float]:
     """Returns the row of the curve and the mean loss of the batches that select the epoch."""
     clean, robust, losses = [], [], []
@@ -166,6 +166,6 @@ def _validate(
 
 
 @torch.no_grad()
-def _score(model: nn.Module, task, batch: Batch) -> tuple[Tensor, Tensor]:
+def _score(model: nn.Module, task: Task, batch: Batch) -> tuple[Tensor, Tensor]:
     outputs = task.check_outputs(model(batch.inputs), batch)
     return task.score(task.decode(outputs, batch), batch), task.training_loss(outputs, batch)
