@@ -6,16 +6,18 @@ Every probe works on a copy of the model, so that one model never flags the next
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 
 from attacks.ball import Ball
+from attacks.log_probabilities import LogProbabilities, are_probabilities
 from attacks.objectives import objective_for
 from attacks.shell import modules_in_training_mode
 from attacks.victim import ModelVictim, Objective
 from datasets.batch import Batch
+from datasets.tasks.base import Outputs, model_outputs
 from registry import Randomness
 
 AUDIT_SAMPLES = 256
@@ -35,7 +37,7 @@ class Finding:
 def audit(
     victim: ModelVictim, batch: Batch, clean_scores: Tensor, ball: Ball, objective_name: str
 ) -> tuple[Finding, ...]:
-    """Returns the findings of all probes of a model.
+    """Returns the findings of all probes of a model; torch's global generators stay as they were.
 
     Args:
         victim: The defended model, unprepared.
@@ -44,16 +46,25 @@ def audit(
         ball: Balls of the ranked budget.
         objective_name: "margin" or "soft-dice": what the gradient is taken of.
     """
+    devices = [batch.inputs.device] if batch.inputs.is_cuda else []
+    with torch.random.fork_rng(devices=devices):
+        findings = _findings(victim, batch, clean_scores, ball, objective_name)
+    return tuple(finding for finding in findings if finding is not None)
+
+
+def _findings(
+    victim: ModelVictim, batch: Batch, clean_scores: Tensor, ball: Ball, objective_name: str
+) -> list[Finding | None]:
     correct = (clean_scores >= victim.task.fail_below).nonzero()[:AUDIT_SAMPLES, 0]
     some = batch.take(slice(0, victim.slots))
     findings = [_training_mode(victim.model), _declared_randomness(victim, some), _state(victim, some)]
     outputs = victim.outputs(batch.take(slice(0, AUDIT_SAMPLES)))
     if isinstance(outputs, Tensor):
-        findings += [_probabilities(outputs), _constant(victim, batch.take(slice(0, AUDIT_SAMPLES)))]
+        findings += [_probabilities(victim, outputs), _constant(victim, batch.take(slice(0, AUDIT_SAMPLES)))]
     if len(correct):
         probe = _GradientProbe(victim, batch.take(correct), ball.take(correct), objective_name)
         findings += [probe.zero_gradient(outputs), probe.dishonest_gradient()]
-    return tuple(finding for finding in findings if finding is not None)
+    return findings
 
 
 def _training_mode(model: nn.Module) -> Finding:
@@ -70,7 +81,7 @@ def _declared_randomness(victim: ModelVictim, some: Batch) -> Finding:
     """Compares two predictions of the same batch by the raw module, outside of any keyed noise."""
     model = copy.deepcopy(victim.model)
     with torch.no_grad():
-        first, second = _flat(model(some.inputs)), _flat(model(some.inputs))
+        first, second = _flat(model_outputs(model, some)), _flat(model_outputs(model, some))
     difference = float((first - second).abs().max())
     declared = victim.randomness is not Randomness.NONE
     return Finding(
@@ -88,7 +99,7 @@ def _state(victim: ModelVictim, some: Batch) -> Finding | None:
     difference, limit = _row_difference(copy.deepcopy(victim.model), some)
     shrunk = 0.0
     if difference > limit:  # rounding shrinks in float64, dependence on the batch does not
-        shrunk = _row_difference(copy.deepcopy(victim.model).double(), some.with_inputs(some.inputs.double()))[0]
+        shrunk = _row_difference(copy.deepcopy(victim.model).double(), _double(some))[0]
     changed = _changed_buffers(copy.deepcopy(victim.model), some)
     depends = difference > limit and shrunk > difference / 100
     buffers = f"buffers changed by a forward pass: {', '.join(changed[:3]) or 'none'}"
@@ -103,9 +114,10 @@ def _state(victim: ModelVictim, some: Batch) -> Finding | None:
 def _row_difference(model: nn.Module, some: Batch) -> tuple[float, float]:
     order = torch.arange(len(some) - 1, -1, -1, device=some.inputs.device)
     with torch.no_grad():
-        together = _flat(model(some.inputs))
-        shuffled = _flat(model(some.inputs[order]))[order]
-        alone = torch.cat([_flat(model(some.inputs[row : row + 1])) for row in range(min(4, len(some)))])
+        together = _flat(model_outputs(model, some))
+        shuffled = _flat(model_outputs(model, some.take(order)))[order]
+        singles = [some.take(slice(row, row + 1)) for row in range(min(4, len(some)))]
+        alone = torch.cat([_flat(model_outputs(model, single)) for single in singles])
     difference = max(float((together - shuffled).abs().max()), float((together[: len(alone)] - alone).abs().max()))
     spread = float((together.amax(1) - together.amin(1)).median())
     return difference, max(1e-4 * spread, 1e-5 * float(together.abs().max()))
@@ -114,17 +126,14 @@ def _row_difference(model: nn.Module, some: Batch) -> tuple[float, float]:
 def _changed_buffers(model: nn.Module, some: Batch) -> tuple[str, ...]:
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
     with torch.no_grad():
-        model(some.inputs)
+        model_outputs(model, some)
     return tuple(name for name, buffer in model.named_buffers() if not torch.equal(buffer, before[name]))
 
 
-def _probabilities(outputs: Tensor) -> Finding:
-    """A note: rows in [0, 1] that sum to 1 are probabilities; the objective then works on their logarithm's scale."""
-    sums = outputs.flatten(2).sum(1) if outputs.ndim > 2 else outputs.sum(1)
-    found = bool(((outputs >= 0) & (outputs <= 1)).all()) and bool(
-        torch.allclose(sums, torch.ones_like(sums), atol=1e-4)
-    )
-    text = "rows of the outputs are in [0, 1] and sum to 1" if found else "outputs are no probabilities"
+def _probabilities(victim: ModelVictim, outputs: Tensor) -> Finding:
+    """A note: the model returns probabilities and is attacked through their logarithm."""
+    found = isinstance(victim.model, LogProbabilities) or are_probabilities(outputs)
+    text = "the model returns probabilities and was attacked through their logarithm" if found else "raw logits"
     return Finding(name="probabilities", red=False, evidence=text, values={"probabilities": float(found)})
 
 
@@ -145,7 +154,7 @@ class _GradientProbe:
         self._objective: Objective = objective_for(victim.task, objective_name)
         self._ball = ball
         try:
-            double = batch.with_inputs(batch.inputs.double())
+            double = _double(batch)
             model = copy.deepcopy(victim.model).double()
             self._victim, self._batch = _copy_of(victim, model), double
             self._answer = self._ask(double.inputs, gradient=True)
@@ -155,7 +164,7 @@ class _GradientProbe:
             self._answer = self._ask(batch.inputs, gradient=True)
             self._precision = "float32"
 
-    def zero_gradient(self, outputs: Tensor | dict) -> Finding:
+    def zero_gradient(self, outputs: Outputs) -> Finding:
         """Counts inputs whose gradient is exactly zero, not finite, or vanishes against the outputs' spread."""
         flat = _flat(outputs)
         spread = float((flat.amax(1) - flat.amin(1)).median())
@@ -195,7 +204,12 @@ def _copy_of(victim: ModelVictim, model: nn.Module) -> ModelVictim:
     return ModelVictim(model, victim.task, slots=victim.slots, randomness=victim.randomness)
 
 
-def _flat(outputs: Tensor | dict) -> Tensor:
+def _double(batch: Batch) -> Batch:
+    context = None if batch.context is None else batch.context.double()
+    return replace(batch, inputs=batch.inputs.double(), context=context)
+
+
+def _flat(outputs: Outputs) -> Tensor:
     """Returns outputs as (N, values)."""
     tensor = torch.cat([o.flatten(1) for o in outputs.values()], 1) if isinstance(outputs, dict) else outputs
     return tensor.flatten(1)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from registry import Budget, Norm, ThreatModel
+from registry import Budget, Norm, Scope, ThreatModel
 from registry.errors import InvalidEntryError
 
 TOLERANCE = 1e-6
@@ -18,7 +18,7 @@ TOLERANCE = 1e-6
 class Ball:
     """Balls around a batch of originals, one for each row.
 
-    With several modalities (5 axes) and one radius for each, every modality has a ball of its own.
+    With several modalities (5 axes) every modality has a ball of its own, or all share one (scope joint).
     """
 
     norm: Norm
@@ -33,7 +33,7 @@ class Ball:
     def take(self, rows: Tensor | slice) -> Ball:
         """Returns the balls of these rows."""
         support = None if self.support is None else self.support[rows]
-        return Ball(norm=self.norm, originals=self.originals[rows], eps=self.eps, support=support)
+        return Ball(norm=self.norm, originals=self.originals[rows], eps=self.eps.clone(), support=support)
 
     def project(self, points: Tensor) -> Tensor:
         """Returns the points moved back into the ball, the support and [0, 1]; inner points stay bit by bit.
@@ -106,13 +106,18 @@ def ball_for(threat_model: ThreatModel, budget: Budget, originals: Tensor, *, su
     """
     if threat_model.norm not in (Norm.LINF, Norm.L2):
         raise InvalidEntryError(f"balls exist for Linf and L2, got {threat_model.norm}")
-    if len(budget.values) == 1:
-        eps = originals.new_tensor(budget.values[0]).reshape([1] * originals.ndim)
-    elif originals.ndim == 5 and originals.shape[1] == len(budget.values):
-        eps = originals.new_tensor(budget.values).reshape(1, -1, 1, 1, 1)
+    values = budget.values
+    each = originals.ndim == 5 and threat_model.scope is Scope.EACH
+    if len(values) == 1 and each:
+        values = values * originals.shape[1]
+    if len(values) == 1:
+        eps = originals.new_tensor(values[0]).reshape([1] * originals.ndim)
+    elif each and originals.shape[1] == len(values):
+        eps = originals.new_tensor(values).reshape(1, -1, 1, 1, 1)
     else:
         raise InvalidEntryError(
-            f"eps has {len(budget.values)} values, one for each modality, but inputs are {tuple(originals.shape)}"
+            f"eps has {len(values)} values, one for each modality, but inputs are {tuple(originals.shape)} "
+            f"and the scope is {threat_model.scope}"
         )
     return Ball(norm=threat_model.norm, originals=originals, eps=eps, support=support)
 

@@ -38,6 +38,7 @@ class MemberOutcome:
     errors: int
     violations: int
     unmoved: int
+    """Samples for which it proposed nothing but the original."""
     no_gradient: int
     forwards: int
     backwards: int
@@ -146,6 +147,7 @@ class _MemberRun:
         self.member, self.worst, self.index, self.rng = member, worst, index, rng
         self.violations = 0
         self.errors: set[int] = set()
+        self.moved: set[int] = set()
         self.error: str | None = None
 
     def __call__(self, watch: Callable[[float], None]) -> MemberOutcome:
@@ -163,7 +165,6 @@ class _MemberRun:
             _log.warning("member %s failed: %s", self.member.name, self.error.strip().splitlines()[-1])
         watch(1.0)
         forwards, backwards, no_gradient = (a - b for a, b in zip(self._spent(), spent, strict=True))
-        untouched = (worst.points[alive] == self.batch.inputs[alive]).flatten(1).all(1)
         return MemberOutcome(
             member=self.member,
             attempted=len(alive),
@@ -172,7 +173,7 @@ class _MemberRun:
             robust_after=float(worst.scores.mean()) if len(before) else 0.0,
             errors=len([s for s in self.errors if not worst.finished[s]]),
             violations=self.violations,
-            unmoved=int((untouched & ~worst.finished[alive]).sum()),
+            unmoved=len(set(alive.tolist()) - self.moved - self.errors),
             no_gradient=no_gradient,
             forwards=forwards,
             backwards=backwards,
@@ -204,7 +205,7 @@ class _MemberRun:
         try:
             run_search(search, alive)
         finally:
-            self.violations, self.errors = search.violations, search.error_samples
+            self.violations, self.errors, self.moved = search.violations, search.error_samples, search.moved
 
     def _run_simple(self, attack, alive: Tensor, watch: Callable[[float], None]) -> None:
         """Runs an attack that takes whole batches; one that raises loses its batch only."""
@@ -212,15 +213,17 @@ class _MemberRun:
         for start in range(0, len(alive), slots):
             rows = alive[start : start + slots]
             batch, ball = self.batch.take(rows), self.ball.take(rows)
-            try:
-                checked = verify(attack.run(self.access, batch, ball, self.rng), ball)
+            try:  # the attack gets copies of its own, which it may write into
+                points = attack.run(self.access, self.batch.take(rows), self.ball.take(rows), self.rng)
+                checked = verify(points, ball)
             except Exception:
                 self.error = self.error or traceback.format_exc()
                 self.errors.update(rows.tolist())
                 continue
             self.violations += checked.violations
-            self.errors.update(rows[checked.broken_rows].tolist())
+            self.moved.update(rows[(checked.points != ball.originals).flatten(1).any(1)].tolist())
             scores = judge_scores(self.access.victim, batch.with_inputs(checked.points), SELECTION)
+            self.errors.update(rows[checked.broken_rows | scores.isnan()].tolist())
             self.worst.offer(rows, checked.points, scores, self.index, torch.zeros_like(rows))
             watch(min(1.0, (start + slots) / len(alive)))
 

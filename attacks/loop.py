@@ -13,7 +13,7 @@ from attacks.ball import Ball
 from attacks.draws import KeyedRandom
 from attacks.shell import WorstCase, verify
 from attacks.stepped import Rows, SteppedAttack, join_rows
-from attacks.victim import Draws, ModelVictim, Objective
+from attacks.victim import Answer, Draws, ModelVictim, Objective
 from datasets.batch import Batch
 from registry import Knowledge, Randomness
 
@@ -55,6 +55,8 @@ class Search:
     """Candidates that had to be moved back into the ball."""
     error_samples: set[int] = field(default_factory=set)
     """Samples on which the model or the attack returned NaN."""
+    moved: set[int] = field(default_factory=set)
+    """Samples for which the attack proposed anything but the original."""
 
 
 def run_search(search: Search, samples: Tensor) -> None:
@@ -88,7 +90,10 @@ def _refill(search: Search, rows: Rows | None, queue: deque, slots: int) -> Rows
     free = slots - (0 if rows is None else len(rows))
     finished = search.worst.finished
     chosen: list[tuple[int, int]] = []
+    lockstep = search.judge.randomness is Randomness.MODEL
     while queue and len(chosen) < free:
+        if lockstep and chosen and queue[0][1] != chosen[0][1]:
+            break  # restarts have draws of their own, and random weights are one draw for the whole batch
         sample, restart = queue.popleft()
         if not finished[sample] and sample not in search.error_samples:
             chosen.append((sample, restart))
@@ -119,9 +124,13 @@ def _advance(search: Search, rows: Rows, claims: _Claims) -> None:
     """Lets all rows take one step: ask, verify, answer, offer, tell."""
     attack = search.attack
     query = attack.ask(rows, search.rng)
-    checked = verify(query.points, rows.ball)
+    ball, batch = search.ball.take(rows.sample), search.batch.take(rows.sample)  # the attack may write into its own
+    checked = verify(query.points, ball)
     search.violations += checked.violations
-    batch = rows.batch.with_inputs(checked.points)
+    search.moved.update(rows.sample[(checked.points != ball.originals).flatten(1).any(1)].tolist())
+    batch = batch.with_inputs(checked.points)
+    if "goal" in rows.batch.targets:
+        batch = batch.with_target("goal", rows.batch.targets["goal"])
     progress = rows.step / max(attack.steps, 1)
     draws = _draws(search, rows)
     wants_gradient = query.gradient and attack.knowledge is Knowledge.WHITE_BOX
@@ -131,11 +140,11 @@ def _advance(search: Search, rows: Rows, claims: _Claims) -> None:
     if search.scorer is not search.source:
         score = search.scorer.answer(batch, search.objective, progress, gradient=False, draws=draws).score
         answer = answer._replace(score=score)
-    failed = checked.broken_rows | ~torch.isfinite(answer.objective)
+    failed = checked.broken_rows | ~torch.isfinite(answer.objective + answer.score)
     if failed.any():
         search.error_samples.update(rows.sample[failed].tolist())
     rows.step = rows.step + 1
-    claims.add(rows, checked.points, answer.score, ~failed)
+    claims.add(rows, checked.points, answer, ~failed)
     attack.tell(rows, query._replace(points=checked.points), answer)
 
 
@@ -151,28 +160,29 @@ class _Claims:
     """Candidates that the search scored low; only a canonical pass makes them count.
 
     Where the search model is the victim itself, its scores are canonical already. A stochastic victim's scores are
-    estimates: its best candidates are handed over at the end and judged on fresh draws by the engine.
+    estimates: its best candidates are handed over at the end and judged on fresh draws by the engine. Of equal scores
+    the higher objective is the better candidate: one draw is soon wrong, and the points that follow are far worse.
     """
 
     def __init__(self, search: Search) -> None:
         self._search = search
         self._direct = search.scorer is search.judge and search.judge.randomness is Randomness.NONE
-        self._best: dict[int, tuple[float, Tensor, Tensor]] = {}
+        self._best: dict[int, tuple[tuple[float, float], Tensor, Tensor]] = {}
         self._new: set[int] = set()
         self._answers = 0
 
-    def add(self, rows: Rows, points: Tensor, scores: Tensor, valid: Tensor) -> None:
+    def add(self, rows: Rows, points: Tensor, answer: Answer, valid: Tensor) -> None:
         """Takes the scores of one answer; confirms now and then."""
-        worst = self._search.worst
+        worst, scores = self._search.worst, answer.score
         if self._direct:
             keep = valid.nonzero()[:, 0]
             worst.offer(rows.sample[keep], points[keep], scores[keep], self._search.member, rows.step[keep])
             return
         self._answers += 1
         for row in (valid & (scores < worst.scores[rows.sample])).nonzero()[:, 0].tolist():
-            sample, score = int(rows.sample[row]), float(scores[row])
-            if sample not in self._best or score < self._best[sample][0]:
-                self._best[sample] = (score, points[row], rows.step[row])
+            sample, rank = int(rows.sample[row]), (float(scores[row]), -float(answer.objective[row]))
+            if sample not in self._best or rank < self._best[sample][0]:
+                self._best[sample] = (rank, points[row], rows.step[row])
                 self._new.add(sample)
         may_stop = self._search.judge.randomness is Randomness.NONE
         if may_stop and self._new and self._answers % CONFIRM_EVERY == 0:
@@ -181,7 +191,7 @@ class _Claims:
     def confirm(self, *, only_finishing: bool = False) -> None:
         """Scores the new candidates on the unprepared victim and keeps what holds there."""
         stop = self._search.worst.stop_at
-        samples = sorted(s for s in self._new if not only_finishing or self._best[s][0] <= stop)
+        samples = sorted(s for s in self._new if not only_finishing or self._best[s][0][0] <= stop)
         if not samples:
             return
         self._new.difference_update(samples)
@@ -189,6 +199,7 @@ class _Claims:
         points = torch.stack([self._best[s][1] for s in samples])
         steps = torch.stack([self._best[s][2] for s in samples])
         scores = judge_scores(self._search.judge, self._search.batch.take(index).with_inputs(points), SELECTION)
+        self._search.error_samples.update(index[scores.isnan()].tolist())
         self._search.worst.offer(index, points, scores, self._search.member, steps)
         for sample in samples:
             self._best.pop(sample)
@@ -211,7 +222,10 @@ FINAL = Judgement(first=1 << 41, count=100)
 
 
 def judge_scores(judge: ModelVictim, batch: Batch, judgement: Judgement) -> Tensor:
-    """Returns the canonical score of each row: one pass, or the mean over the draws of a stochastic victim."""
+    """Returns the canonical score of each row: one pass, or the mean over the draws of a stochastic victim.
+
+    A row on which the model's outputs are not finite has the score NaN.
+    """
     draws = None
     if judge.randomness is not Randomness.NONE:
         draws = Draws(torch.full_like(batch.sample_ids, judgement.first), judgement.count)

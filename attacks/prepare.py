@@ -39,7 +39,7 @@ def prepare(model: nn.Module, example: Tensor) -> nn.Module | None:
     except Exception as error:  # tracing fails in many ways on models with control flow; the model itself serves
         _log.info("no faster copy of %s: %s", type(model).__name__, error)
         return None
-    if difference > TOLERANCE:
+    if not difference <= TOLERANCE:  # NaN, too
         _log.info("the faster copy of %s differs by %.2g of the logits' spread", type(model).__name__, difference)
         return None
     return fast

@@ -34,7 +34,7 @@ class Answer(NamedTuple):
     objective: Tensor
     """float32 (N,)."""
     score: Tensor
-    """Task score in [0, 1], float32 (N,)."""
+    """Task score in [0, 1], float32 (N,); NaN where the model's outputs are not finite."""
     gradient: Tensor | None
     """Gradient of the objective with respect to the inputs, or None when it was not asked for."""
 
@@ -124,6 +124,7 @@ class ModelVictim:
             for chunk, first in self._chunks(batch, draws):
                 padded = _pad(chunk, self.slots)
                 parts.append(_rows(self._forward(padded, _pad_rows(first, self.slots)), len(chunk)))
+                self.spent.forwards += len(chunk)
         return _join(parts)
 
     def answer(
@@ -184,6 +185,7 @@ class ModelVictim:
         with torch.no_grad():
             detached = _detach(outputs)
             score = self.task.score(self.task.decode(detached, batch), batch)
+            score = torch.where(_finite_rows(detached), score, torch.nan)  # arg max of NaN would be a class
         return Answer(values.detach(), score, slope)
 
     def _finite(self, answer: Answer) -> Answer:
@@ -198,7 +200,8 @@ class ModelVictim:
         return answer._replace(gradient=torch.nan_to_num(answer.gradient, nan=0.0, posinf=0.0, neginf=0.0))
 
     def _forward(self, batch: Batch, draw_ids: Tensor | None) -> Outputs:
-        """Runs the model on one physical batch under its keyed noise."""
+        """Runs the model on one physical batch under its keyed noise; on a copy, since it may work in place."""
+        batch = batch.with_inputs(batch.inputs.clone())
         if self.randomness is Randomness.NONE:
             return model_outputs(self.model, batch)
         draw_ids = torch.zeros_like(batch.sample_ids) if draw_ids is None else draw_ids
@@ -228,7 +231,7 @@ def stand_ins(model: nn.Module) -> Iterator[None]:
 
     def straight_through(module, args, output):
         twin = module.bpda_twin(args[0])
-        return twin + (output - twin).detach()
+        return output.detach() + (twin - twin.detach())  # adds exact zeros: no value is rounded
 
     handles = [m.register_forward_hook(straight_through) for m in model.modules() if hasattr(m, "bpda_twin")]
     try:
@@ -254,6 +257,11 @@ def _padding(rows: int, slots: int, device: torch.device) -> Tensor:
 
 def _rows(outputs: Outputs, rows: int) -> Outputs:
     return {k: v[:rows] for k, v in outputs.items()} if isinstance(outputs, dict) else outputs[:rows]
+
+
+def _finite_rows(outputs: Outputs) -> Tensor:
+    parts = outputs.values() if isinstance(outputs, dict) else [outputs]
+    return torch.stack([torch.isfinite(part.flatten(1)).all(1) for part in parts]).all(0)
 
 
 def _detach(outputs: Outputs) -> Outputs:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 import pandas as pd
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from attacks.audit import audit
 from attacks.ball import ball_for
 from attacks.engine import run_protocol
+from attacks.log_probabilities import LogProbabilities, are_probabilities
 from attacks.prepare import prepare
 from attacks.shell import admit_inputs
 from attacks.victim import Access, ModelVictim, Spent
@@ -26,6 +28,8 @@ from defenses.stages import declared_stages
 from registry import AttackProtocol, CellFacts, DatasetSpec, Need, Randomness
 from registry.errors import ModelContractError
 from results.record import Card, Checkpoint, Cost, EvaluationRecord, Flag, RecordStatus
+
+_log = logging.getLogger(__name__)
 
 Progress = Callable[[float, str], None]
 
@@ -80,9 +84,9 @@ def assess(
     batch = batch.to(device)
     admit_inputs(batch)
     subject.task.check_targets(batch)
-    access, facts = _access(subject, batch, protocol, device, identity.attack_seed)
     with full_precision():
-        check_model(subject, batch)
+        subject = check_model(subject, batch)
+        access, facts = _access(subject, batch, protocol, device, identity.attack_seed)
         outcome = run_protocol(access, batch, protocol, facts, seed=identity.attack_seed, watch=progress)
         flags = _flags(access.victim, batch, protocol, subject, outcome.clean_scores)
         summary = Summary(access.victim, batch, subject.spec, outcome)
@@ -112,14 +116,24 @@ def assess(
     return record, summary.table()
 
 
-def check_model(subject: Subject, batch: Batch) -> None:
-    """Raises ModelContractError unless the model's outputs on every sample are what its task scores."""
+def check_model(subject: Subject, batch: Batch) -> Subject:
+    """Returns the subject as it is attacked: one that returns probabilities is attacked through their logarithm.
+
+    Raises:
+        ModelContractError: The model is in training mode, or its outputs on a sample are not what its task scores.
+    """
     if subject.model.training:
         raise ModelContractError("the model is in training mode; call model.eval() before it is evaluated")
+    probabilities = subject.task.spec.name == "classification"
     with torch.no_grad():
         for start in range(0, len(batch), 64):
             part = batch.take(slice(start, start + 64))
-            subject.task.check_outputs(subject.model(part.inputs), part)
+            outputs = subject.task.check_outputs(subject.model(part.inputs), part)
+            probabilities = probabilities and isinstance(outputs, Tensor) and are_probabilities(outputs)
+    if not probabilities:
+        return subject
+    _log.warning("the model returns probabilities, expected raw logits; it is attacked through their logarithm")
+    return replace(subject, model=LogProbabilities(subject.model).eval())
 
 
 def slots_for(device: str) -> int:

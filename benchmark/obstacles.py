@@ -37,7 +37,7 @@ class Obstacle:
 def dataset_obstacle(spec: DatasetSpec, machine: Machine) -> Obstacle | None:
     """Returns why this machine cannot run a data set, or None."""
     if not spec.embedded and spec.name not in machine.datasets:
-        return Obstacle(reason=f"{spec.source.filename} is not in the data folder", remedy=remedy(spec))
+        return Obstacle(reason="its file is not in the data folder", remedy=remedy(spec))
     if max(spec.input_shape[-2:]) >= LARGE_INPUT and not machine.large_inputs:
         height, width = spec.input_shape[-2:]
         return Obstacle(
@@ -70,7 +70,7 @@ def defense_obstacle(chain: Sequence[DefenseEntry], spec: DatasetSpec) -> Obstac
         if spec.task not in entry.tasks:
             return Obstacle(
                 reason=f"{role}made for {' and '.join(entry.tasks)}, not for {spec.task}",
-                remedy=f"none needed: it does not apply; choose a defense made for {spec.task}",
+                remedy=f"nothing to do, unless you want a defense made for {spec.task}",
             )
         if not any(fnmatchcase(spec.name, pattern) for pattern in entry.datasets):
             return Obstacle(
@@ -105,5 +105,5 @@ def protocol_obstacle(protocol: AttackProtocol, spec: DatasetSpec) -> Obstacle |
         return None
     return Obstacle(
         reason=f"the protocol covers {' and '.join(protocol.tasks)}, not {spec.task}",
-        remedy=f"none needed: it does not apply; choose a protocol for {spec.task}",
+        remedy=f"nothing to do, unless you want a protocol for {spec.task}",
     )

@@ -37,11 +37,16 @@ def describe(plan: Plan, store: RecordStore, work: Work, costs: Costs, *, retry_
 
 
 def skip_lines(skips: Sequence[Skip]) -> list[str]:
-    """Returns one line for each reason, with everything it holds for and its remedy."""
-    grouped: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
+    """Returns one line for each reason, with everything it holds for; a remedy common but for a name says NAME."""
+    grouped: defaultdict[tuple[str, str], list[Skip]] = defaultdict(list)
     for skip in skips:
-        grouped[skip.reason, skip.remedy].append(skip.what)
-    return [f"skipped: {', '.join(what)}: {reason}; {remedy}" for (reason, remedy), what in grouped.items()]
+        remedy = skip.remedy.replace(skip.dataset, "NAME") if skip.dataset else skip.remedy
+        grouped[skip.reason, remedy].append(skip)
+    lines = []
+    for (reason, remedy), group in grouped.items():
+        names = ", ".join(skip.what for skip in group)
+        lines.append(f"skipped: {names}: {reason}; {remedy if len(group) > 1 else group[0].remedy}")
+    return lines
 
 
 def _rows(rows: list[tuple[object, ...]]) -> str:

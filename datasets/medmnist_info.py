@@ -6,8 +6,8 @@ Importing medmnist imports torch and writes to the home folder; its list is a li
 from __future__ import annotations
 
 import ast
-import importlib.util
 from collections.abc import Mapping
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ def info_file() -> Path:
     Raises:
         DataMissingError: It is not installed.
     """
-    found = importlib.util.find_spec("medmnist")  # a top-level name: found on the path, not imported
+    found = PathFinder.find_spec("medmnist")  # looks along sys.path, imports nothing
     if found is None or not found.submodule_search_locations:
         raise DataMissingError(f"the medmnist package, which lists the MedMNIST data sets, is not installed; {INSTALL}")
     return Path(found.submodule_search_locations[0]) / "info.py"

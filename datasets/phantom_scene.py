@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -111,7 +111,7 @@ def draw_scene(size: int, label: int, signs: Signs, visibility: float, seed: tup
         signs = _other(signs, rng)
     rough, uneven = signs.spiculated, signs.heterogeneous
     reach = 0.1 * size
-    return Scene(
+    scene = Scene(
         size=size,
         label=label,
         signs=signs,
@@ -129,9 +129,22 @@ def draw_scene(size: int, label: int, signs: Signs, visibility: float, seed: tup
         shadow=(size * rng.uniform(0.1, 0.9), size * rng.uniform(0.7, 1.0), size * rng.uniform(0.09, 0.15)),
         seed=(*seed, 1),
     )
+    return _fitted(scene)
 
 
 def _other(signs: Signs, rng: np.random.Generator) -> Signs:
     """Returns signs of which one, or both, are changed."""
     flip = ((True, True), (True, False), (False, True))[rng.integers(3)]
     return Signs(spiculated=signs.spiculated ^ flip[0], heterogeneous=signs.heterogeneous ^ flip[1])
+
+
+def _fitted(scene: Scene) -> Scene:
+    """Returns the scene with its whole outline inside the image: shrunk and moved where it was not."""
+    low, high = 1.0, scene.size - 2.0
+    box = scene.box()
+    width = max(box[2] - box[0], box[3] - box[1])
+    if width > high - low:
+        scene = replace(scene, radius=scene.radius * 0.99 * (high - low) / float(width))
+        box = scene.box()
+    move = np.maximum(low - box[:2], 0) - np.maximum(box[2:] - high, 0)
+    return replace(scene, centre=(scene.centre[0] + float(move[0]), scene.centre[1] + float(move[1])))

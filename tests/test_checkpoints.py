@@ -13,7 +13,7 @@ from defenses import checkpoints
 from defenses.build import defended_model
 from defenses.stages import declared_stages
 from defenses.train import merged_options, train_defense
-from registry import DEFENSES, DatasetSpec, DefenseEntry, Family, Recipe, load_entries
+from registry import DEFENSES, Checkpoint, DatasetSpec, DefenseEntry, Family, Recipe, load_entries
 from registry.errors import CheckpointError, InvalidEntryError
 
 
@@ -230,6 +230,33 @@ def test_weights_of_an_older_revision_are_refused(entry, tmp_path):
         defended_model(dataclasses.replace(entry, revision=2), data.spec, 0, tmp_path)
     with pytest.raises(CheckpointError, match="dataset revision 1, expected 5"):
         defended_model(entry, dataclasses.replace(data.spec, revision=5), 0, tmp_path)
+
+
+def test_released_weights_are_downloaded_into_the_local_folder_and_verified(entry, tmp_path, monkeypatch):
+    data, asked = toy_dataset(), []
+    release = train_defense(entry, data, 0, folder=tmp_path / "release")
+
+    def copy(source, root, progress):
+        asked.append(source)
+        target = root / source.filename
+        target.parent.mkdir(parents=True)
+        target.write_bytes(release.read_bytes())
+        return target
+
+    monkeypatch.setattr("datasets.download.download", copy)
+    sha256 = checkpoints.read_card(release)["sha256"]
+    url = "https://example.org/weights.safetensors"
+    released = dataclasses.replace(
+        entry, recipe=None, checkpoints=(Checkpoint(dataset="toy", seed=0, url=url, sha256=sha256),)
+    )
+    _, info = defended_model(released, data.spec, 0, tmp_path / "local")
+    assert info.files == (tmp_path / "local" / "toy" / "Undefended-s0.safetensors",)
+    assert info.sha256 == sha256
+    assert info.card == {}
+    assert (asked[0].urls, asked[0].sha256) == ((url,), sha256)
+    with pytest.raises(CheckpointError, match="no weights of Undefended on toy for seed 1"):
+        defended_model(released, data.spec, 1, tmp_path / "local")
+    assert len(asked) == 1
 
 
 def test_bases_in_a_circle_are_refused(known, monkeypatch):

@@ -74,7 +74,6 @@ REFUSED = {
     "binomial": lambda x: torch.binomial(torch.ones_like(x), torch.full_like(x, 0.5)),
     "rrelu": lambda x: F.rrelu(x - 1, training=True),
     "gamma": lambda x: torch._standard_gamma(torch.ones_like(x)),
-    "attention dropout": lambda x: F.scaled_dot_product_attention(x, x, x, dropout_p=0.5),
 }
 
 
@@ -177,6 +176,18 @@ def test_two_calls_of_one_forward_pass_differ():
 def test_operators_that_cannot_be_keyed_are_refused(name):
     with pytest.raises(ModelContractError, match="cannot be keyed by sample"), KeyedNoise(RNG.keys(IDS)):
         REFUSED[name](torch.ones(6, 4, 4, 4))
+
+
+def test_dropout_inside_attention_is_keyed():
+    values = torch.randn(6, 2, 4, 8, generator=torch.Generator().manual_seed(0))
+
+    def attend(rows):
+        with KeyedNoise(RNG.keys(IDS[rows])):
+            return F.scaled_dot_product_attention(values[rows], values[rows], values[rows], dropout_p=0.5)
+
+    alone = torch.cat([attend(slice(row, row + 1)) for row in range(6)])
+    assert torch.allclose(attend(slice(0, 6)), alone, atol=1e-6)
+    assert not torch.allclose(alone, F.scaled_dot_product_attention(values, values, values), atol=1e-2)
 
 
 @pytest.mark.parametrize("shape", [(5, 5), (1, 3), (), (12, 2)])

@@ -9,6 +9,7 @@ import pytest
 from benchmark.cells import Skip, TrainingCell
 from benchmark.obstacles import Machine
 from benchmark.plan import Plan, plan
+from benchmark.plan_text import skip_lines
 from benchmark.selection import Choice, Registries, Selection, select
 from benchmark.states import trainings_to_do
 from registry import (
@@ -188,7 +189,7 @@ def test_absent_data_are_skipped_with_the_command_that_gets_them(registries):
     registries.datasets.add(dataset("far", source=source))
     result = planned(registries)
     skip = only_skip(result)
-    assert skip.dataset == "far" and "far/far.npz" in skip.reason
+    assert skip.dataset == "far" and "not in the data folder" in skip.reason
     assert skip.remedy.endswith("python -m benchmark data download far")
     assert {cell.dataset for cell in result.evaluations} == {"toy"}
     present = planned(registries, Machine(datasets=frozenset({"far"}), large_inputs=True))
@@ -266,6 +267,18 @@ def test_only_the_trainings_that_missing_evaluations_need_are_done(registries):
     assert [cell.defense for cell in trainings_to_do(result, clean, untrained)] == ["Trained"]
     assert trainings_to_do(result, (), untrained) == ()
     assert trainings_to_do(result, clean, lambda cell: True) == ()
+
+
+def test_skips_of_one_reason_share_a_line_that_names_them_all(registries):
+    for name in ("far", "near"):
+        source = Source(filename=f"{name}.npz", urls=("https://example.org",))
+        registries.datasets.add(dataset(name, source=source))
+    together = skip_lines(planned(registries).skips)
+    assert together == [
+        "skipped: far, near: its file is not in the data folder; get it with: python -m benchmark data download NAME"
+    ]
+    alone = skip_lines(planned(registries).skips[:1])
+    assert alone[0].endswith("data download far")
 
 
 SUITE = Suite(name="s", title="s", datasets=("toy",), defenses=("Trained",), protocols=("clean",))

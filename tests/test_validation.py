@@ -51,7 +51,8 @@ ENTRY = DefenseEntry(
 
 @pytest.fixture(autouse=True)
 def loaded_files(monkeypatch):
-    """Forgets the entry files that a test loads."""
+    """Forgets the entry files that a test loads beside those of the repository."""
+    load_entries()
     monkeypatch.setattr(registry.discovery, "_loaded", dict(registry.discovery._loaded))
 
 

@@ -27,7 +27,7 @@ DATASETS.add(
         homepage="https://doi.org/10.7910/DVN/DBW86T",
         split_rule="by lesion within each class, 70/10/20 %",
         harmful_confusions=(HarmfulConfusion(true=1, predicted=0, title="melanoma called nevus"),),
-        notes="For non-commercial use; some publishers state CC BY-NC 4.0. The classes are balanced, unlike in a clinic; "
+        notes="For non-commercial use; some publishers state CC BY-NC 4.0. Classes are balanced, as in no clinic; "
         "images were squeezed to a square; two training images are identical. Copies of HAM10000 that are split by "
         "image share lesions between splits.",
     )

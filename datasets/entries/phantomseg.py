@@ -14,6 +14,7 @@ DATASETS.add(
         citation="this project",
         reader="datasets.phantom:read",
         split_rule="each sample is drawn on its own",
-        notes="Not real. The lesion is faint and the acoustic shadow as dark as it; only the lesion has a fine grain of 4 grey levels.",
+        notes="Not real. The lesion is faint and the acoustic shadow as dark as it; only the lesion has a fine grain "
+        "of 4 grey levels.",
     )
 )

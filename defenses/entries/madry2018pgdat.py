@@ -18,7 +18,7 @@ DEFENSES.add(
             train="defenses.recipes.pgd_at:train",
             options={"epochs": 20, "eps": 4 / 255, "steps": 5, "bfloat16": True},
             per_dataset={
-                "pneumoniamnist": {"epochs": 8},
+                "pneumoniamnist*": {"epochs": 8},
                 "phantomseg": {"steps": 3},
                 "msd_hippocampus": {"epochs": 12, "steps": 3},
             },

@@ -10,7 +10,7 @@ DEFENSES.add(
         recipe=Recipe(
             train="defenses.recipes.standard:train",
             options={"epochs": 20},
-            per_dataset={"pneumoniamnist": {"epochs": 8}, "msd_hippocampus": {"epochs": 15}},
+            per_dataset={"pneumoniamnist*": {"epochs": 8}, "msd_hippocampus": {"epochs": 15}},
         ),
     )
 )

@@ -76,37 +76,47 @@ def fit(
     """
     started = time.monotonic()
     task, train, val = task_for(dataset.spec), dataset.splits["train"], dataset.splits["val"]
-    steps_per_epoch = math.ceil(len(train) / options.batch_size)
-    curve: list[dict[str, float]] = []
-    best: tuple[float, float] | None = None
-    kept, selected_epoch = {}, 0
+    steps = math.ceil(len(train) / options.batch_size) * options.epochs
+    selection, done = _Selection(), 0
     with seeded(seed, device) as generator:
         model.to(device=device, memory_format=torch.channels_last)
-        optimizer, scheduler = _optimizer(model, options, steps_per_epoch * options.epochs)
+        optimizer, scheduler = _optimizer(model, options, steps)
         for epoch in range(1, options.epochs + 1):
             losses = []
             train_mode(model)
-            for step, batch in enumerate(_epoch(train, options, generator, device)):
+            for batch in _epoch(train, options, generator, device):
                 losses.append(_step(model, batch_loss(model, batch, generator), optimizer, scheduler))
+                done += 1
                 if progress is not None:
-                    fraction = (epoch - 1 + (step + 1) / steps_per_epoch) / options.epochs
-                    progress(fraction, f"epoch {epoch}/{options.epochs}, loss {losses[-1]:.3f}")
-            if epoch % options.validate_every and epoch != options.epochs:
-                continue
-            model.eval()
-            row, loss = _validate(model, task, val, options.batch_size, device, attack)
-            curve.append({"epoch": epoch, "train_loss": round(float(np.mean(losses)), 5), **row})
-            quality = (row["val_robust" if attack else "val_clean"], -loss)
-            if best is None or quality > best:
-                best, selected_epoch, kept = quality, epoch, copy.deepcopy(model.state_dict())
-        model.load_state_dict(kept)
+                    progress(done / steps, f"epoch {epoch}/{options.epochs}, loss {losses[-1]:.3f}")
+            if epoch % options.validate_every == 0 or epoch == options.epochs:
+                model.eval()
+                row, loss = _validate(model, task, val, options.batch_size, device, attack)
+                selection.consider(model, {"epoch": epoch, "train_loss": round(float(np.mean(losses)), 5), **row}, loss)
+        model.load_state_dict(selection.weights)
         model.eval()
     return Training(
-        curve=tuple(curve),
+        curve=tuple(selection.curve),
         seconds=round(time.monotonic() - started, 3),
-        selected_epoch=selected_epoch,
+        selected_epoch=selection.epoch,
         options=dataclasses.asdict(options),
     )
+
+
+class _Selection:
+    """The best epoch so far, its weights, and the curve of all."""
+
+    def __init__(self) -> None:
+        self.curve: list[dict[str, float]] = []
+        self.epoch = 0
+        self.weights: dict[str, Tensor] = {}
+        self._quality = (-math.inf, -math.inf)
+
+    def consider(self, model: nn.Module, row: dict[str, float], loss: float) -> None:
+        self.curve.append(row)
+        quality = (row.get("val_robust", row["val_clean"]), -loss)
+        if quality > self._quality:
+            self._quality, self.epoch, self.weights = quality, int(row["epoch"]), copy.deepcopy(model.state_dict())
 
 
 def _epoch(split: Split, options: TrainingOptions, generator: torch.Generator, device: str) -> Iterator[Batch]:

@@ -1,0 +1,178 @@
+"""Objectives: hand-worked values, references of torch and NumPy, gradients by finite differences, 2 to many classes."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from monai.losses import DiceLoss
+from torch.nn import functional as F
+
+from attacks.objectives import OBJECTIVES, objective_for
+from datasets.batch import Batch
+from datasets.tasks.classification import Classification, MultiLabelClassification
+from datasets.tasks.segmentation import Segmentation
+from registry.errors import InvalidEntryError
+from tests.toy_tasks import Landmark
+
+CLASSES = (2, 3, 4, 9, 100)
+
+
+def labelled(labels) -> Batch:
+    labels = torch.as_tensor(labels)
+    name = "labels" if labels.ndim == 2 else "label"
+    return Batch(
+        sample_ids=torch.arange(len(labels)), inputs=torch.zeros(len(labels), 1, 1, 1), targets={name: labels}
+    )
+
+
+def random_case(k, n=12, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    logits = 3 * torch.randn(n, k, generator=generator, dtype=torch.float64)
+    return logits, labelled(torch.randint(0, k, (n,), generator=generator))
+
+
+def value(name, logits, batch, task=None):
+    task = task or Classification(logits.shape[1])
+    return objective_for(task, name)(logits, batch, torch.zeros(len(batch)))
+
+
+def test_hand_worked_values():
+    logits, batch = torch.tensor([[1.0, 3.0, 0.0, 2.0], [1.0, 3.0, 0.0, 2.0]]), labelled([1, 0])
+    assert value("margin", logits, batch).tolist() == [-1.0, 2.0]
+    assert value("dlr", logits, batch).tolist() == [pytest.approx(-1 / 2), pytest.approx(2 / 2)]
+    total = math.log(sum(math.exp(z) for z in (1, 3, 0, 2)))
+    assert value("cross-entropy", logits, batch).tolist() == pytest.approx([total - 3, total - 1], rel=1e-6)
+
+
+def test_two_classes_by_hand():
+    logits, batch = torch.tensor([[0.5, -1.0], [0.5, -1.0]]), labelled([0, 1])
+    assert value("margin", logits, batch).tolist() == [-1.5, 1.5]
+    assert value("cross-entropy", logits, batch).tolist() == pytest.approx(
+        [math.log1p(math.exp(-1.5)), math.log1p(math.exp(1.5))], rel=1e-6
+    )
+
+
+@pytest.mark.parametrize("k", CLASSES)
+def test_against_references(k):
+    logits, batch = random_case(k)
+    label = batch.targets["label"].numpy()
+    rows, array = np.arange(len(label)), logits.numpy()
+    others = np.where(np.eye(k, dtype=bool)[label], -np.inf, array)
+    margin = others.max(1) - array[rows, label]
+    assert value("margin", logits, batch).numpy() == pytest.approx(margin)
+    reference = F.cross_entropy(logits, batch.targets["label"], reduction="none")
+    assert torch.equal(value("cross-entropy", logits, batch), reference)
+    assert ((value("margin", logits, batch) > 0).numpy() == (array.argmax(1) != label)).all()
+    if k >= 3:
+        ordered = np.sort(array, 1)
+        assert value("dlr", logits, batch).numpy() == pytest.approx(margin / (ordered[:, -1] - ordered[:, -3]))
+
+
+@pytest.mark.parametrize("k", CLASSES[1:])
+def test_dlr_does_not_change_with_the_logits_scale(k):
+    logits, batch = random_case(k)
+    assert torch.allclose(value("dlr", logits, batch), value("dlr", 1000 * logits + 5, batch))
+
+
+@pytest.mark.parametrize("k", CLASSES)
+def test_targets_are_the_wrong_classes_by_rank(k):
+    logits, batch = random_case(k)
+    objective, label = objective_for(Classification(k), "targeted-margin"), batch.targets["label"]
+    ranked = [[j for j in row.argsort(descending=True).tolist() if j != int(y)] for row, y in zip(logits, label)]
+    for restart in (0, 1, k - 2, k - 1, 2 * k):
+        aimed = objective.aim(logits, batch, torch.full((len(batch),), restart))
+        goals = aimed.targets["goal"]
+        assert goals.tolist() == [order[restart % (k - 1)] for order in ranked]
+        expected = logits.gather(1, goals[:, None]) - logits.gather(1, label[:, None])
+        assert torch.equal(objective(logits, aimed, None), expected[:, 0])
+    assert torch.equal(batch.targets["label"], label)
+    assert "goal" not in batch.targets
+
+
+def test_the_best_target_is_the_margin():
+    logits, batch = random_case(9)
+    objective = objective_for(Classification(9), "targeted-margin")
+    runs = [objective(logits, objective.aim(logits, batch, torch.full((12,), r)), None) for r in range(8)]
+    assert torch.equal(torch.stack(runs).amax(0), value("margin", logits, batch))
+
+
+def test_several_labels():
+    logits, task = torch.tensor([[2.0, -1.0, 0.5], [2.0, -1.0, 0.5]]), MultiLabelClassification(3)
+    batch = labelled(torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 1.0]]))
+    assert value("margin", logits, batch, task).tolist() == pytest.approx([(-2 - 1 - 0.5) / 3, (2 + 1 - 0.5) / 3])
+    losses = [[math.log1p(math.exp(-z)) for z in row] for row in ((2, 1, 0.5), (-2, -1, 0.5))]
+    assert value("cross-entropy", logits, batch, task).tolist() == pytest.approx([sum(r) / 3 for r in losses], rel=1e-5)
+
+
+def test_objectives_that_do_not_fit_are_refused():
+    with pytest.raises(InvalidEntryError, match="dlr needs 3 classes"):
+        objective_for(Classification(2), "dlr")
+    for name in ("targeted-margin", "dlr"):
+        with pytest.raises(InvalidEntryError, match="one label a sample"):
+            objective_for(MultiLabelClassification(4), name)
+    with pytest.raises(InvalidEntryError, match="no objective 'marginn'; it has cross-entropy, dlr"):
+        objective_for(Classification(3), "marginn")
+    with pytest.raises(InvalidEntryError, match="none yet"):
+        objective_for(Landmark(), "margin")
+
+
+@pytest.mark.parametrize("k", (2, 3, 4, 9))
+@pytest.mark.parametrize("name", sorted(OBJECTIVES["classification"]))
+def test_gradients_by_finite_differences(name, k):
+    if name == "dlr" and k == 2:
+        pytest.skip("dlr starts at 3 classes")
+    logits, batch = random_case(k, n=4)
+    objective = objective_for(Classification(k), name)
+    if hasattr(objective, "aim"):
+        batch = objective.aim(logits, batch, torch.zeros(4, dtype=torch.int64))
+    assert torch.autograd.gradcheck(lambda z: objective(z, batch, None), logits.requires_grad_())
+
+
+@pytest.mark.parametrize("name", ("margin", "cross-entropy"))
+def test_gradients_of_several_labels(name):
+    logits = random_case(3, n=4)[0].requires_grad_()
+    batch = labelled(torch.tensor([[1.0, 0, 0], [0, 0, 0], [1, 1, 1], [0, 1, 1]], dtype=torch.float64))
+    objective = objective_for(MultiLabelClassification(3), name)
+    assert torch.autograd.gradcheck(lambda z: objective(z, batch, None), logits)
+
+
+def masks(n=4, k=3, seed=2):
+    generator = torch.Generator().manual_seed(seed)
+    mask = torch.randint(0, k, (n, 6, 7), generator=generator)
+    logits = 2 * torch.randn(n, k, 6, 7, generator=generator, dtype=torch.float64)
+    batch = Batch(sample_ids=torch.arange(n), inputs=torch.zeros(n, 1, 6, 7), targets={"mask": mask})
+    return logits, batch
+
+
+@pytest.mark.parametrize("k", (2, 3, 5))
+def test_segmentation_against_references(k):
+    logits, batch = masks(k=k)
+    mask = batch.targets["mask"]
+    task = Segmentation(k)
+    log_probabilities = logits.log_softmax(1).numpy()
+    picked = np.take_along_axis(log_probabilities, mask[:, None].numpy(), 1)
+    assert value("cross-entropy", logits, batch, task).numpy() == pytest.approx(-picked.mean((1, 2, 3)))
+    reference = DiceLoss(
+        include_background=False, softmax=True, to_onehot_y=True, reduction="none", smooth_nr=1, smooth_dr=1
+    )
+    expected = reference(logits, mask[:, None]).reshape(len(mask), -1).mean(1)
+    assert torch.allclose(value("soft-dice", logits, batch, task), expected.double())
+
+
+def test_soft_dice_counts_only_classes_in_the_target():
+    mask = torch.zeros(2, 2, 2, dtype=torch.int64)
+    mask[0, 0, 0] = 1  # class 2 is absent; the second target is empty
+    logits = torch.zeros(2, 3, 2, 2)
+    batch = Batch(sample_ids=torch.arange(2), inputs=torch.zeros(2, 1, 2, 2), targets={"mask": mask})
+    first = 1 - (2 * (1 / 3) + 1) / (4 / 3 + 1 + 1)
+    second = 1 - 1 / (4 / 3 + 1)
+    assert value("soft-dice", logits, batch, Segmentation(3)).tolist() == pytest.approx([first, second])
+
+
+@pytest.mark.parametrize("name", sorted(OBJECTIVES["segmentation"]))
+def test_segmentation_gradients_by_finite_differences(name):
+    logits, batch = masks(n=2)
+    batch.targets["mask"][1] = 0
+    objective = objective_for(Segmentation(3), name)
+    assert torch.autograd.gradcheck(lambda z: objective(z, batch, None), logits.requires_grad_())
