@@ -19,6 +19,8 @@ from registry.errors import InvalidEntryError
 class CountedModel(nn.Module):
     """A victim's model as a module of logits whose forward and backward passes are counted.
 
+    These libraries switch the mode of the model they are given; the victim's modules keep theirs.
+
     Args:
         victim: Where the counts go.
     """
@@ -27,6 +29,10 @@ class CountedModel(nn.Module):
         super().__init__()
         self.model = victim.model
         self._spent = victim.spent
+        self.training = False
+
+    def train(self, mode: bool = True) -> CountedModel:
+        return self
 
     def forward(self, inputs: Tensor) -> Tensor:
         self._spent.forwards += len(inputs)

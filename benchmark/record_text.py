@@ -9,7 +9,7 @@ from benchmark.table import format_table
 from registry import Norm, format_eps
 from results.record import BudgetResult, Estimate, EvaluationRecord
 
-_FRACTIONS_ONLY = ("hd95", "false_positive_px")
+_IN_PIXELS = ("hd95", "false_positive_px")
 """Metrics in pixels, which are not shown as percent."""
 
 
@@ -98,7 +98,7 @@ def _estimates(estimates: Mapping[str, Estimate]) -> list[tuple[str, str]]:
 
 
 def _estimate(name: str, estimate: Estimate) -> str:
-    if name in _FRACTIONS_ONLY:
+    if name in _IN_PIXELS:
         return f"{estimate.value:.2f}  [{estimate.low:.2f}, {estimate.high:.2f}]  n = {estimate.n}"
     return f"{estimate.value:.1%}  [{estimate.low:.1%}, {estimate.high:.1%}]  n = {estimate.n}"
 

@@ -69,9 +69,8 @@ class Member:
             raise InvalidEntryError(f"member {self.name}: source is victim or a surrogate, got {self.source!r}")
 
     def card(self) -> dict[str, object]:
-        """Returns the JSON form that records carry."""
+        """Returns the JSON form that records carry beside the member's name."""
         return {
-            "name": self.name,
             "attack": reference_name(self.attack),
             "options": dict(self.options),
             "objective": self.objective,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -9,14 +10,14 @@ import numpy as np
 import pandas as pd
 
 from registry import Budget
-from registry.errors import ResultsError
+from registry.errors import InputContractError, ResultsError
 from reports.cards import Cell
 from reports.pooling import mean_estimates
 from reports.selection import Contest
 from results.best_known import ReadSamples, best_known
 from results.record import Estimate, EvaluationRecord
 from results.sample_table import SAMPLE_ID, score_column
-from results.statistics import is_binary, proportion
+from results.statistics import as_scores, is_binary, proportion
 
 CLEAN_COLUMN = "clean_score"
 
@@ -35,6 +36,16 @@ class EntrantScores:
     """Protocols that lowered some sample below the ranking protocol's score, by the budget's label."""
 
 
+@dataclass(frozen=True)
+class _Table:
+    """The scores of one cell, samples ascending."""
+
+    ids: np.ndarray
+    clean: np.ndarray
+    scores: dict[str, np.ndarray]
+    """Worst scores by the budget's label."""
+
+
 class ContestScores:
     """The scores behind all boards of a contest, and their intervals.
 
@@ -45,10 +56,13 @@ class ContestScores:
 
     def __init__(self, contest: Contest, frames: ReadSamples) -> None:
         self._frames = frames
-        self._tables: dict[str, pd.DataFrame] = {}
+        self._frames_read: dict[str, pd.DataFrame] = {}
+        self._tables: dict[str, _Table | None] = {}
         self.lost: dict[str, str] = {}
         """Records whose sample table is missing or damaged, and why."""
-        self._rivals = contest.rivals
+        self._rivals: dict[tuple[str, str | None], list[Cell]] = defaultdict(list)
+        for cell in contest.rivals:
+            self._rivals[_weights(cell)].append(cell)
         self._entrants = {name: self._entrant(cells) for name, cells in contest.entrants.items()}
         self.sample_ids = _most_complete(self._entrants.values())
         """Samples of a full row, sorted."""
@@ -75,46 +89,56 @@ class ContestScores:
 
     def _entrant(self, cells: Sequence[Cell]) -> EntrantScores | None:
         tables = [self._table(cell) for cell in cells]
-        if any(table is None for table in tables) or any(not table.index.equals(tables[0].index) for table in tables):
+        if None in tables or any(not np.array_equal(table.ids, tables[0].ids) for table in tables):
             return None
-        budgets = [budget for budget, _ in cells[0].budgets if all(budget.label in table for table in tables)]
-        labels = [budget.label for budget in budgets]
+        budgets = [budget for budget, _ in cells[0].budgets if all(budget.label in table.scores for table in tables)]
         best, lowered_by = {}, {}
-        for budget, label in zip(budgets, labels, strict=True):
+        for budget in budgets:
             lowest = [self._lowest(cell, table, budget) for cell, table in zip(cells, tables, strict=True)]
-            best[label] = np.stack([scores for scores, _ in lowest])
-            lowered_by[label] = tuple(sorted({name for _, names in lowest for name in names}))
+            best[budget.label] = np.stack([scores for scores, _ in lowest])
+            lowered_by[budget.label] = tuple(sorted({name for _, names in lowest for name in names}))
         return EntrantScores(
-            sample_ids=tables[0].index.to_numpy(),
-            clean=np.stack([table[CLEAN_COLUMN].to_numpy(np.float64) for table in tables]),
-            robust={label: np.stack([table[label].to_numpy(np.float64) for table in tables]) for label in labels},
+            sample_ids=tables[0].ids,
+            clean=np.stack([table.clean for table in tables]),
+            robust={budget.label: np.stack([table.scores[budget.label] for table in tables]) for budget in budgets},
             best_known=best,
             lowered_by=lowered_by,
         )
 
-    def _lowest(self, cell: Cell, table: pd.DataFrame, budget: Budget) -> tuple[np.ndarray, tuple[str, ...]]:
+    def _lowest(self, cell: Cell, table: _Table, budget: Budget) -> tuple[np.ndarray, tuple[str, ...]]:
         """Returns a cell's per-sample scores lowered by the other records of its weights, and who lowered them."""
-        rivals = [rival for rival in self._rivals if _same_weights(cell, rival) and self._table(rival) is not None]
+        rivals = [rival for rival in self._rivals[_weights(cell)] if self._may_lower(rival, table, budget.label)]
         if not rivals:
-            return table[budget.label].to_numpy(np.float64), ()
+            return table.scores[budget.label], ()
         found = best_known(cell.record, budget, [rival.record for rival in rivals], self._samples)
         return found.scores, found.lowered_by
 
-    def _table(self, cell: Cell) -> pd.DataFrame | None:
-        """Returns clean scores and worst scores by the budget's label, indexed by sample id, or None if it is lost."""
-        columns = {score_column(k): budget.label for k, (budget, _) in enumerate(cell.budgets)}
-        try:
-            frame = self._samples(cell.record).set_index(SAMPLE_ID)
-            return frame[[CLEAN_COLUMN, *columns]].rename(columns=columns)
-        except (ResultsError, KeyError) as error:
-            self.lost[cell.record.key] = str(error)
-            return None
+    def _may_lower(self, rival: Cell, table: _Table, label: str) -> bool:
+        """Returns whether a record could lower a score: most cannot, and lining up their samples takes time."""
+        other = self._table(rival)
+        if other is None or label not in other.scores:
+            return False
+        same_samples = np.array_equal(other.ids, table.ids)
+        return not same_samples or bool((other.scores[label] < table.scores[label]).any())
+
+    def _table(self, cell: Cell) -> _Table | None:
+        """Returns the scores of a cell in the order of the sample ids, or None if they are lost."""
+        key = cell.record.key
+        if key not in self._tables:
+            try:
+                self._tables[key] = _as_table(cell, self._samples(cell.record))
+            except (ResultsError, InputContractError, KeyError) as error:
+                self.lost[key] = str(error)
+                self._tables[key] = None
+        return self._tables[key]
 
     def _samples(self, record: EvaluationRecord) -> pd.DataFrame:
-        """Returns the sample table of a record in the order of the sample ids, read once."""
-        if record.key not in self._tables:
-            self._tables[record.key] = self._frames(record).sort_values(SAMPLE_ID, ignore_index=True)
-        return self._tables[record.key]
+        """Returns the scores in a record's sample table, in the order of the sample ids; read once."""
+        if record.key not in self._frames_read:
+            frame = self._frames(record)
+            scores = [name for name in frame if name in (SAMPLE_ID, CLEAN_COLUMN) or name.startswith("score_")]
+            self._frames_read[record.key] = frame[scores].sort_values(SAMPLE_ID, ignore_index=True)
+        return self._frames_read[record.key]
 
     def _estimate_all(self) -> dict[tuple[str, str, str], Estimate]:
         """Returns the interval of every pooled score; graded ones share one bootstrap, which is what takes time."""
@@ -135,10 +159,17 @@ class ContestScores:
         return matrices
 
 
-def _same_weights(cell: Cell, rival: Cell) -> bool:
-    a, b = cell.record.checkpoint, rival.record.checkpoint
-    same_model = a is not None and b is not None and a.sha256 == b.sha256
-    return same_model and cell.defense.name == rival.defense.name and cell.record.key != rival.record.key
+def _as_table(cell: Cell, frame: pd.DataFrame) -> _Table:
+    columns = {budget.label: score_column(index) for index, (budget, _) in enumerate(cell.budgets)}
+    return _Table(
+        ids=frame[SAMPLE_ID].to_numpy(),
+        clean=as_scores(frame[CLEAN_COLUMN]),
+        scores={label: as_scores(frame[column]) for label, column in columns.items()},
+    )
+
+
+def _weights(cell: Cell) -> tuple[str, str | None]:
+    return cell.defense.name, cell.record.checkpoint.sha256 if cell.record.checkpoint else None
 
 
 def _most_complete(entrants: Iterable[EntrantScores | None]) -> np.ndarray:

@@ -30,7 +30,7 @@ def to_json(record: EvaluationRecord) -> str:
         ResultsError: A value has no JSON form, e.g. a number that is not finite; the text names its field.
     """
     plain = _plain(record, f"record {record.key}")
-    return json.dumps(plain, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(plain, indent=0, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def from_json(text: str, origin: str) -> EvaluationRecord:

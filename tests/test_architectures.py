@@ -85,9 +85,9 @@ def test_the_default_follows_task_and_size():
     assert parameters(default.build(spec(shape=(3, 224, 224)))) > 11e6
 
 
-def test_generated_data_get_half_the_width_and_a_given_width_wins():
+def test_generated_data_get_a_narrower_network_and_a_given_width_wins():
     assert default.build(spec()).head.in_features == 128
-    assert default.build(spec(embedded=True)).head.in_features == 64
+    assert default.build(spec(embedded=True)).head.in_features == 40
     assert default.build(spec(embedded=True), width=4).head.in_features == 32
 
 

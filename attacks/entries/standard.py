@@ -12,17 +12,16 @@ def members(facts: CellFacts, budget: Budget) -> tuple[Member, ...]:
     """
     full = budget == facts.ranked_budget
     if facts.task == "segmentation":
-        steps, restarts, queries, objective = 100 if full else 40, 1, 500 if full else 100, "soft-dice"
+        steps, restarts, queries, objective = 100 if full else 40, 1, 500 if full else 50, "soft-dice"
         ensemble = _segmentation(steps)
     else:
-        steps, restarts, queries, objective = (100, 5, 5000, "margin") if full else (50, 2, 500, "margin")
+        steps, restarts, queries, objective = (100, 5, 5000, "margin") if full else (40, 1, 200, "margin")
         ensemble = _classification(facts, steps, restarts)
-    if facts.stages:
-        options = {"steps": steps, "step_size": 0.1, "restarts": 2 if full else 1}
-        ensemble.append(
-            Member(
-                name="pgd-bpda", attack="attacks.gradient:PGD", options=options, objective=objective, backward="bpda"
-            )
+    if facts.stages:  # first: through a stage without gradient the others only spend their steps
+        bpda = {"steps": steps, "step_size": 0.1, "restarts": 2 if full else 1}
+        ensemble.insert(
+            0,
+            Member(name="pgd-bpda", attack="attacks.gradient:PGD", options=bpda, objective=objective, backward="bpda"),
         )
     if facts.has_twin:
         options = {"steps": steps // 2}
@@ -39,7 +38,7 @@ def _classification(facts: CellFacts, steps: int, restarts: int) -> list[Member]
     if facts.n_classes == 2 or facts.multi_label:
         options = {"steps": steps, "restarts": restarts}
         return [Member(name="apgd-margin", attack=apgd, options=options, objective="margin")]
-    targets = {"steps": steps, "restarts": min(9 if restarts > 2 else 3, facts.n_classes - 1)}
+    targets = {"steps": steps, "restarts": min(9 if restarts > 1 else 3, facts.n_classes - 1)}
     return [
         Member(name="apgd-ce", attack=apgd, options={"steps": steps}),
         Member(name="apgd-targeted-margin", attack=apgd, options=targets, objective="targeted-margin"),

@@ -19,6 +19,7 @@ DEFENSES.add(
             options={"epochs": 20, "eps": 4 / 255, "steps": 5, "bfloat16": True},
             per_dataset={
                 "pneumoniamnist*": {"epochs": 8},
+                "phantom4": {"epochs": 40},
                 "phantomseg": {"steps": 3},
                 "msd_hippocampus": {"epochs": 12, "steps": 3},
             },

@@ -10,7 +10,11 @@ DEFENSES.add(
         recipe=Recipe(
             train="defenses.recipes.standard:train",
             options={"epochs": 20},
-            per_dataset={"pneumoniamnist*": {"epochs": 8}, "msd_hippocampus": {"epochs": 15}},
+            per_dataset={
+                "pneumoniamnist*": {"epochs": 8},
+                "phantom4": {"epochs": 40},
+                "msd_hippocampus": {"epochs": 15},
+            },
         ),
     )
 )

@@ -1,0 +1,218 @@
+"""Probes: honest models raise no red flag, each kind of fault raises its own, and no probe leaves a trace."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from attacks.audit import audit
+from attacks.ball import ball_for
+from attacks.log_probabilities import LogProbabilities
+from attacks.loop import FINAL, judge_scores
+from attacks.victim import ModelVictim
+from datasets.batch import Batch
+from datasets.tasks.classification import Classification
+from datasets.tasks.segmentation import Segmentation
+from registry import Norm, Randomness, ThreatModel, linf
+from tests.toy_tasks import Multimodal, multimodal_batch
+from tests.toys import (
+    BatchDependent,
+    Counting,
+    Detached,
+    Linear,
+    NoisyInput,
+    Quantise,
+    RandomWeights,
+    Sine,
+    StuckInTraining,
+    batch_for,
+    cnn,
+    images,
+    linear,
+)
+
+SHAPE = (1, 8, 8)
+LINEAR = linear(3, shape=SHAPE)
+
+
+class Scaled(nn.Module):
+    def __init__(self, base, factor):
+        super().__init__()
+        self.base, self.factor = base, factor
+
+    def forward(self, inputs):
+        return self.base(inputs) * self.factor
+
+
+class NotInFloat64(nn.Module):
+    """A model that insists on float32."""
+
+    def __init__(self, base):
+        super().__init__()
+        self.base = base
+
+    def forward(self, inputs):
+        return self.base(inputs.to(torch.float32) + torch.zeros(1, dtype=torch.float32))
+
+
+def probe(model, *, batch=None, task=None, randomness=Randomness.NONE, objective="margin"):
+    batch = batch or batch_for(cnn(3), images(40, shape=SHAPE))
+    task = task or Classification(3)
+    victim = ModelVictim(model.eval(), task, slots=16, randomness=randomness)
+    clean = judge_scores(victim, batch, FINAL)
+    ball = ball_for(ThreatModel(norm=Norm.LINF), linf(8 / 255), batch.inputs)
+    return {finding.name: finding for finding in audit(victim, batch, clean, ball, objective)}
+
+
+def red(findings):
+    return {name for name, finding in findings.items() if finding.red}
+
+
+def on_linear(n=40, wrong=2):
+    return batch_for(LINEAR, images(n, shape=SHAPE), wrong=wrong)
+
+
+HONEST = {
+    "linear": (LINEAR, on_linear()),
+    "cnn": (cnn(3), None),
+    "logits x 0.001": (Scaled(LINEAR, 1e-3), on_linear()),
+    "logits x 10000": (Scaled(LINEAR, 1e4), on_linear()),
+    "float32 only": (NotInFloat64(LINEAR), on_linear()),
+    "2 classes": (linear(2, shape=SHAPE), batch_for(linear(2, shape=SHAPE), images(40, shape=SHAPE))),
+    "probabilities": (LogProbabilities(nn.Sequential(cnn(3), nn.Softmax(1))), None),
+}
+
+
+@pytest.mark.parametrize(("model", "batch"), HONEST.values(), ids=HONEST)
+def test_honest_models_raise_no_red_flag(model, batch):
+    task = Classification(model(images(1, shape=SHAPE)).shape[1])
+    findings = probe(model, batch=batch, task=task)
+    assert red(findings) == set(), {name: findings[name].evidence for name in red(findings)}
+    assert {"train-mode", "stochastic-undeclared", "stateful", "zero-gradient", "dishonest-gradient"} <= set(findings)
+
+
+def test_a_linear_model_gains_exactly_what_its_gradient_promises():
+    """With 2 classes the margin is linear: real over predicted gain is 1 at every step."""
+    model = linear(2, shape=SHAPE)
+    values = probe(model, batch=batch_for(model, images(30, shape=SHAPE)), task=Classification(2))
+    assert list(values["dishonest-gradient"].values.values()) == pytest.approx([1.0, 1.0, 1.0], abs=1e-6)
+
+
+def test_segmentation_is_probed_on_soft_dice():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 3, 1)).eval()
+    inputs = images(10, shape=SHAPE)
+    with torch.no_grad():
+        mask = model(inputs).argmax(1)
+    batch = Batch(sample_ids=torch.arange(10), inputs=inputs, targets={"mask": mask})
+    findings = probe(model, batch=batch, task=Segmentation(3), objective="soft-dice")
+    assert red(findings) == set()
+    assert "dishonest-gradient" in findings
+
+
+def test_several_modalities_with_context_are_probed(monkeypatch):
+    from attacks.objectives import OBJECTIVES
+
+    monkeypatch.setitem(OBJECTIVES, "multimodal", OBJECTIVES["classification"])
+    model, batch = multimodal_batch(20)
+    assert red(probe(model, batch=batch, task=Multimodal(3))) == set()
+
+
+FAULTS = {
+    "sine": (nn.Sequential(Sine(), LINEAR), {"dishonest-gradient"}),
+    "quantised": (nn.Sequential(Quantise(), LINEAR), {"zero-gradient", "dishonest-gradient"}),
+    "detached": (Detached(LINEAR), {"zero-gradient", "dishonest-gradient"}),
+    "train-mode": (nn.Sequential(StuckInTraining(nn.Identity()), LINEAR), {"train-mode"}),
+    "batch-dependent": (BatchDependent(LINEAR), {"stateful"}),
+    "counter": (Counting(LINEAR), {"stateful"}),
+}
+
+
+@pytest.mark.parametrize(("model", "expected"), FAULTS.values(), ids=FAULTS)
+def test_each_fault_raises_its_flag(model, expected):
+    findings = probe(model, batch=on_linear())
+    assert expected == red(findings), {name: findings[name].evidence for name in red(findings)}
+    assert all(findings[name].evidence for name in expected)
+
+
+@pytest.mark.parametrize("model", [NoisyInput(LINEAR), RandomWeights(LINEAR)], ids=["sample", "model"])
+def test_undeclared_randomness_is_red(model):
+    assert "stochastic-undeclared" in red(probe(model, batch=on_linear()))
+
+
+@pytest.mark.parametrize(
+    ("model", "randomness"),
+    [(NoisyInput(LINEAR, 0.02, 0.02), Randomness.SAMPLE), (RandomWeights(LINEAR, 0.02), Randomness.MODEL)],
+    ids=["sample", "model"],
+)
+def test_declared_randomness_is_not(model, randomness):
+    findings = probe(model, batch=on_linear(), randomness=randomness)
+    assert red(findings) == set()
+    assert findings["stochastic-undeclared"].values["difference"] > 0
+
+
+def test_dropout_left_in_training_mode_is_seen_twice():
+    model = nn.Sequential(StuckInTraining(nn.Dropout(0.2)), LINEAR)
+    assert {"train-mode", "stochastic-undeclared"} <= red(probe(model, batch=on_linear()))
+
+
+def test_a_wrong_sign_of_the_gradient_is_dishonest():
+    class Reversed(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, inputs):
+            return inputs.clone()
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return -gradient
+
+    class Backwards(nn.Module):
+        def forward(self, inputs):
+            return LINEAR(Reversed.apply(inputs))
+
+    findings = probe(Backwards(), batch=on_linear())
+    assert red(findings) == {"dishonest-gradient"}
+    assert max(findings["dishonest-gradient"].values.values()) < 0
+
+
+def test_notes():
+    constant = probe(Linear(torch.zeros(3, 64)), batch=on_linear())
+    assert constant["constant"].values["constant"] == 1
+    assert probe(LINEAR, batch=on_linear())["constant"].values["constant"] == 0
+    softmax = probe(nn.Sequential(LINEAR, nn.Softmax(1)), batch=on_linear())
+    assert softmax["probabilities"].values["probabilities"] == 1
+    assert not softmax["probabilities"].red
+    assert probe(LINEAR, batch=on_linear())["probabilities"].values["probabilities"] == 0
+
+
+def test_no_correct_sample_means_no_gradient_probe():
+    findings = probe(LINEAR, batch=on_linear(12, wrong=12))
+    assert "dishonest-gradient" not in findings
+    assert "train-mode" in findings
+
+
+@pytest.mark.parametrize(
+    "model", [Counting(cnn(3)), NoisyInput(cnn(3)), Quantise(), LINEAR], ids=["counter", "noisy", "quantised", "linear"]
+)
+def test_a_probe_leaves_no_trace(model):
+    model = nn.Sequential(model, LINEAR) if isinstance(model, Quantise) else model
+    batch = on_linear()
+    victim = ModelVictim(model.eval(), Classification(3), slots=16)
+    clean = torch.ones(len(batch))
+    before, inputs = copy.deepcopy(model.state_dict()), batch.inputs.clone()
+    state = torch.random.get_rng_state()
+    audit(victim, batch, clean, ball_for(ThreatModel(), linf(8 / 255), batch.inputs), "margin")
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert torch.equal(batch.inputs, inputs)
+    assert not model.training
+    assert all(p.grad is None for p in model.parameters())
+    for name, values in model.state_dict().items():
+        assert torch.equal(values, before[name]), name
+
+
+def test_a_faulty_model_never_flags_the_next():
+    for model, _ in FAULTS.values():
+        probe(model, batch=on_linear())
+        assert red(probe(LINEAR, batch=on_linear())) == set()

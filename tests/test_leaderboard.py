@@ -1,0 +1,323 @@
+"""Boards are a pure function of records: pooling, best known, ranks, statuses, selection, exports."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from registry import Budget, HarmfulConfusion, Norm
+from reports.cards import read_cell
+from reports.exports import render_csv, render_json
+from reports.leaderboard import Standings
+from reports.pooling import mean_estimates
+from reports.selection import select
+from reports.standings import build_standings
+from results.statistics import mean_estimate
+from tests.synthetic_records import (
+    RED,
+    make_claim,
+    make_dataset,
+    make_defense,
+    make_failure,
+    make_protocol,
+    make_record,
+    write_store,
+)
+
+PGD_AT = make_defense("Madry2018PGDAT", claims=(make_claim(),))
+STRONG = (0.78, 0.75, 0.7, 0.5, 0.2)
+ISSUE_KEYS = [
+    "task",
+    "dataset",
+    "threat_model",
+    "defense",
+    "family",
+    "paper",
+    "seeds",
+    "n",
+    "clean",
+    "clean_interval",
+    "robust",
+    "robust_interval",
+    "attack_success_rate",
+    "best_known",
+    "status",
+    "flags",
+    "rank",
+    "tie_group",
+    "cost",
+    "records",
+]
+
+
+def standings_of(folder, *made) -> Standings:
+    return build_standings(write_store(folder, made))
+
+
+def board_at(standings: Standings, label: str = "Linf 4/255", dataset: str = "breastmnist"):
+    return next(b for b in standings.boards if b.budget.label == label and b.dataset.name == dataset)
+
+
+def row_of(board, name: str):
+    return next(row for row in board.rows if row.defense.name == name)
+
+
+def test_one_board_for_each_budget_and_the_entry_says_which_one_ranks(tmp_path):
+    boards = standings_of(tmp_path, make_record()).boards
+    assert [board.budget.label for board in boards] == [f"Linf {k}/255" for k in (1, 2, 4, 8, 16)]
+    assert [board.budget.label for board in boards if board.ranks] == ["Linf 4/255"]
+
+
+def test_a_single_seed_shows_the_records_own_numbers(tmp_path):
+    made = make_record()
+    row = row_of(board_at(standings_of(tmp_path, made)), "Undefended")
+    assert row.robust.value == pytest.approx(made.record.budgets[2].metrics["robust"].value)
+    assert row.clean.value == pytest.approx(made.record.clean["clean"].value)
+    assert row.drop == pytest.approx(row.clean.value - row.robust.value)
+    assert (row.n, row.seeds, row.records) == (156, (0,), (made.record.key,))
+
+
+def test_training_seeds_are_pooled_over_images_with_their_spread(tmp_path):
+    made = [make_record(seed=seed, robust=(0.7, 0.5, share, 0.1, 0.0)) for seed, share in enumerate((0.3, 0.4, 0.35))]
+    row = row_of(board_at(standings_of(tmp_path, *made)), "Undefended")
+    scores = np.mean([synthetic.samples["score_2"] for synthetic in made], axis=0)
+    assert row.robust.value == pytest.approx(scores.mean())
+    assert row.robust.spread == pytest.approx((min(row.robust.seeds), max(row.robust.seeds)))
+    assert row.robust.spread[1] - row.robust.spread[0] == pytest.approx(0.1, abs=0.01)
+    expected = mean_estimate(scores, False)
+    assert (row.robust.estimate.low, row.robust.estimate.high) == pytest.approx((expected.low, expected.high))
+
+
+def test_one_bootstrap_for_many_rows_equals_one_for_each():
+    rng = np.random.default_rng(0)
+    vectors = [rng.random(50), rng.random(50) ** 2]
+    for found, vector in zip(mean_estimates(vectors), vectors, strict=True):
+        expected = mean_estimate(vector, False)
+        assert (found.value, found.low, found.high, found.n) == pytest.approx(
+            (expected.value, expected.low, expected.high, expected.n)
+        )
+
+
+def test_best_known_is_the_minimum_per_sample_over_records_of_the_same_weights(tmp_path):
+    own = make_record(defense=PGD_AT, clean=0.8, robust=STRONG)
+    other = make_record(defense=PGD_AT, protocol=make_protocol("paper:pgd-20"), clean=0.8, robust=STRONG)
+    lowered = other.samples.copy()
+    survivors = np.flatnonzero(lowered["score_2"])
+    lowered.loc[survivors[:10], "score_2"] = 0.0
+    gained = np.flatnonzero(lowered["score_2"] == 0)[-5:]
+    lowered.loc[gained, "score_2"] = 1.0
+    row = row_of(board_at(standings_of(tmp_path, own, replace(other, samples=lowered))), "Madry2018PGDAT")
+    expected = np.minimum(own.samples["score_2"], lowered["score_2"]).mean()
+    assert row.best_known.value == pytest.approx(expected)
+    assert row.standing is row.best_known
+    assert row.lowered_by == ("paper:pgd-20",)
+    assert row.robust.value == pytest.approx(own.samples["score_2"].mean())
+
+
+def test_a_record_of_other_weights_or_another_budget_lowers_nothing(tmp_path):
+    weak = make_protocol("paper:pgd-20")
+    shifted = make_protocol("paper:other", budgets=[Budget(norm=Norm.LINF, eps=5 / 255)])
+    row = row_of(
+        board_at(
+            standings_of(
+                tmp_path,
+                make_record(robust=STRONG),
+                make_record(robust=(0, 0, 0, 0, 0), protocol=weak, weights="retrained"),
+                make_record(robust=(0.0,), protocol=shifted),
+            )
+        ),
+        "Undefended",
+    )
+    assert row.best_known.value == row.robust.value
+    assert row.lowered_by == ()
+
+
+def test_best_known_ranks_when_it_is_lower(tmp_path):
+    """B looks as good as A until a replay of its paper breaks half of it."""
+    a, b = make_defense("DefenseA"), make_defense("DefenseB")
+    made = [make_record(defense=a, robust=STRONG), make_record(defense=b, robust=STRONG)]
+    before = board_at(standings_of(tmp_path / "before", *made))
+    assert [row.rank for row in before.rows] == [1, 1]
+    replay = make_record(defense=b, protocol=make_protocol("paper:pgd-20"), robust=(0.7, 0.5, 0.3, 0.1, 0.0))
+    after = board_at(standings_of(tmp_path / "after", *made, replay))
+    assert {row.defense.name: row.rank for row in after.rows} == {"DefenseA": 1, "DefenseB": 2}
+
+
+def test_rank_counts_significantly_better_rows_and_ties_share_it(tmp_path):
+    made = [
+        make_record(defense=make_defense("DefenseA"), robust=(0.8, 0.8, 0.7, 0.5, 0.2)),
+        make_record(defense=make_defense("DefenseB"), robust=(0.8, 0.8, 0.69, 0.5, 0.2)),
+        make_record(),
+    ]
+    board = board_at(standings_of(tmp_path, *made))
+    assert [(row.defense.name, row.rank, row.tie_group) for row in board.rows] == [
+        ("DefenseA", 1, 1),
+        ("DefenseB", 1, 1),
+        ("Undefended", 3, 2),
+    ]
+
+
+def test_only_verified_rows_get_a_rank_and_the_others_say_why(tmp_path):
+    made = [
+        make_record(),
+        make_record(defense=make_defense("Contested"), robust=STRONG, flags=(RED,)),
+        make_record(defense=make_defense("Unprobed"), robust=STRONG, flags=()),
+        make_record(defense=make_defense("Partial"), robust=STRONG, n=80),
+        make_record(defense=make_defense("Oracle", ranks=False), robust=STRONG),
+        make_failure(defense=make_defense("Failed")),
+    ]
+    board = board_at(standings_of(tmp_path, *made))
+    assert [row.defense.name for row in board.ranked] == ["Undefended"]
+    found = {row.defense.name: (row.status, " ".join(row.reasons)) for row in board.unranked}
+    assert found["Contested"][0] == "contested"
+    assert "dishonest-gradient" in found["Contested"][1]
+    assert found["Unprobed"][0] == found["Partial"][0] == "unverified"
+    assert "80 of 156" in found["Partial"][1]
+    assert "never ranks" in found["Oracle"][1]
+    assert [failed.defense.name for failed in board.failures] == ["Failed"]
+    assert board.rows[0].defense.name == "Undefended"
+
+
+def test_a_lost_sample_table_costs_the_rank_and_is_reported(tmp_path):
+    store = write_store(tmp_path, [make_record(), make_record(defense=PGD_AT, robust=STRONG)])
+    record = store.read("breastmnist/Madry2018PGDAT/standard-s0-00000000")
+    store.samples_path(record).unlink()
+    standings = build_standings(store)
+    row = row_of(board_at(standings), "Madry2018PGDAT")
+    assert (row.status, row.rank) == ("unverified", None)
+    assert row.robust.value == pytest.approx(0.7, abs=0.01)
+    assert any("Madry2018PGDAT" in name for name, _ in standings.unreadable)
+    assert not any(str(tmp_path) in reason for _, reason in standings.unreadable)
+
+
+def test_rows_below_the_constant_predictor_are_marked(tmp_path):
+    board = board_at(standings_of(tmp_path, make_record(), make_record(defense=PGD_AT, robust=(0.8,) * 5)))
+    assert board.constant_predictor == pytest.approx(114 / 156)
+    assert row_of(board, "Undefended").below_constant
+    assert not row_of(board, "Madry2018PGDAT").below_constant
+
+
+def test_small_test_sets_stay_out_of_aggregate_ranks(tmp_path):
+    large = make_dataset("pneumoniamnist", n_test=624)
+    standings = standings_of(tmp_path, make_record(), make_record(dataset=large))
+    assert not board_at(standings).in_aggregate
+    assert board_at(standings, dataset="pneumoniamnist").in_aggregate
+
+
+def test_claims_stand_at_their_data_set_and_budget_only(tmp_path):
+    standings = standings_of(tmp_path, make_record(defense=PGD_AT))
+    assert [claim.value for claim in row_of(board_at(standings), "Madry2018PGDAT").claims] == [0.58]
+    assert row_of(board_at(standings, "Linf 8/255"), "Madry2018PGDAT").claims == ()
+
+
+def test_members_are_summed_over_seeds_and_training_is_relative_to_undefended(tmp_path):
+    made = [make_record(seed=0), make_record(seed=1), make_record(defense=PGD_AT)]
+    board = board_at(standings_of(tmp_path, *made))
+    row = row_of(board, "Undefended")
+    single = [synthetic.record.budgets[2].members[0].broken for synthetic in made[:2]]
+    assert row.members[0].broken == sum(single)
+    assert row_of(board, "Madry2018PGDAT").cost.training_relative == pytest.approx(410 / 60)
+
+
+def test_harm_is_shown_clean_and_under_attack(tmp_path):
+    board = board_at(standings_of(tmp_path, make_record()))
+    change = row_of(board, "Undefended").confusions["malignant called benign"]
+    assert change.clean.value < change.attacked.value
+    name, worst = row_of(board, "Undefended").worst_class
+    assert name in ("malignant", "benign")
+    assert worst.attacked.value == min(c.attacked.value for c in row_of(board, "Undefended").class_recall.values())
+
+
+def test_a_raised_revision_drops_older_records(tmp_path):
+    revisions = {"dataset": 1, "task": 1, "defense": 1, "protocol": 1, "engine": 2}
+    old, new = make_record(), make_record(defense=PGD_AT, revisions=revisions)
+    standings = standings_of(tmp_path, old, new)
+    assert [row.defense.name for row in board_at(standings).rows] == ["Madry2018PGDAT"]
+    assert [(item.key, "engine" in item.reason) for item in standings.set_aside] == [(old.record.key, True)]
+
+
+def test_a_defenses_revision_concerns_that_defense_alone(tmp_path):
+    revisions = {"dataset": 1, "task": 1, "defense": 2, "protocol": 1, "engine": 1}
+    standings = standings_of(tmp_path, make_record(), make_record(defense=PGD_AT, revisions=revisions))
+    assert len(board_at(standings).rows) == 2
+
+
+def test_other_data_and_other_splits_are_set_aside(tmp_path):
+    made = [
+        make_record(),
+        make_record(defense=PGD_AT),
+        make_record(defense=make_defense("OtherData"), data_sha256="0" * 64),
+        make_record(defense=make_defense("OnVal"), split="val"),
+    ]
+    standings = standings_of(tmp_path, *made)
+    assert {row.defense.name for row in board_at(standings).rows} == {"Undefended", "Madry2018PGDAT"}
+    assert {item.reason for item in standings.set_aside} == {"it was evaluated on other data", "its split is not test"}
+
+
+def test_selection_does_not_depend_on_the_order_of_records():
+    made = [make_record(seed=seed, attack_seed=attack) for seed in (0, 1) for attack in (0, 1)]
+    cells = [read_cell(synthetic.record) for synthetic in made]
+    forward, backward = select(cells), select(cells[::-1])
+    assert forward == backward
+    assert [cell.record.attack_seed for cell in forward.contests[0].cells] == [0, 0]
+    assert len(forward.contests[0].rivals) == 2
+
+
+def test_segmentation_ranks_on_dice(tmp_path):
+    hippocampus = make_dataset("msd_hippocampus", task="segmentation", n_test=312)
+    made = [make_record(dataset=hippocampus), make_record(dataset=hippocampus, defense=PGD_AT, robust=STRONG)]
+    board = board_at(standings_of(tmp_path, *made), dataset="msd_hippocampus")
+    assert board.quality == "Dice"
+    assert board.constant_predictor is None
+    assert [row.rank for row in board.rows] == [1, 2]
+    assert "iou" in board.rows[0].metrics
+
+
+def test_a_card_that_lacks_what_pages_need_costs_one_record(tmp_path):
+    strange = make_record(defense=make_defense("Strange"))
+    card = {name: value for name, value in strange.record.defense.items() if name != "summary"}
+    standings = standings_of(tmp_path, make_record(), replace(strange, record=replace(strange.record, defense=card)))
+    assert [row.defense.name for row in board_at(standings).rows] == ["Undefended"]
+    assert [name for name, _ in standings.unreadable] == [strange.record.key]
+
+
+def test_leaderboard_json_has_the_promised_form(tmp_path):
+    made = [make_record(seed=0), make_record(seed=1), make_record(defense=PGD_AT, robust=STRONG, flags=(RED,))]
+    text = render_json(standings_of(tmp_path, *made))
+    document = json.loads(text)
+    assert document["schema"] == 1
+    assert len(document["rows"]) == 10
+    row = next(r for r in document["rows"] if r["defense"] == "Madry2018PGDAT" and r["ranked_budget"])
+    assert set(ISSUE_KEYS) <= set(row)
+    assert (
+        row["threat_model"].items()
+        >= {"norm": "Linf", "eps": row["threat_model"]["eps"], "support": "everything"}.items()
+    )
+    assert row["threat_model"]["eps"] == pytest.approx(4 / 255)
+    assert (row["dataset"], row["n"], row["seeds"]) == ("breastmnist", 156, [0])
+    assert 0 < row["robust"] < 1
+    assert row["robust_interval"][0] < row["robust"] < row["robust_interval"][1]
+    assert (row["status"], row["flags"], row["rank"]) == ("contested", ["dishonest-gradient"], None)
+    pooled = next(r for r in document["rows"] if r["defense"] == "Undefended" and r["ranked_budget"])
+    assert pooled["seeds"] == [0, 1]
+    assert len(pooled["seed_spread"]["robust"]) == len(pooled["records"]) == 2
+
+
+def test_csv_holds_the_same_rows_and_no_formula(tmp_path):
+    evil = make_defense("=HYPERLINK(evil)", summary="=1+1")
+    standings = standings_of(tmp_path, make_record(), make_record(defense=evil))
+    rows = list(csv.DictReader(io.StringIO(render_csv(standings))))
+    assert len(rows) == 10
+    assert {row["defense"] for row in rows} == {"Undefended", "'=HYPERLINK(evil)"}
+    assert float(rows[0]["robust"]) == pytest.approx(0.7, abs=0.01)
+
+
+def test_several_harmful_confusions_keep_their_names(tmp_path):
+    confusions = tuple(HarmfulConfusion(true=k, predicted=1 - k, title=f"confusion {k}") for k in (0, 1))
+    standings = standings_of(tmp_path, make_record(dataset=make_dataset(harmful_confusions=confusions)))
+    assert list(board_at(standings).rows[0].confusions) == ["confusion 0", "confusion 1"]

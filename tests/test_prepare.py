@@ -1,0 +1,124 @@
+"""The faster copy for the search: the same outputs, the original untouched, and none where it would differ."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from attacks.prepare import prepare
+from attacks.victim import stand_ins
+from tests.toy_tasks import Detector, detection_batch
+from tests.toys import BatchDependent, NotANumber, Quantise, StuckInTraining, cnn, images, linear
+
+EXAMPLE = images(8, shape=(1, 8, 8))
+
+
+class Residual(nn.Module):
+    """Two convolutions with batch normalisation around a skip connection."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(1, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4)
+        self.conv, self.bn = nn.Conv2d(4, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, inputs):
+        first = self.norm(self.stem(inputs)).relu()
+        return self.head((first + self.bn(self.conv(first))).relu().mean((2, 3)))
+
+
+def residual():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = Residual()
+        for norm in (model.norm, model.bn):
+            norm.running_mean.normal_()
+            norm.running_var.uniform_(0.5, 2)
+            nn.init.normal_(norm.weight)
+            nn.init.normal_(norm.bias)
+    return model.eval()
+
+
+@pytest.mark.parametrize("model", [cnn(3), residual(), linear(3, shape=(1, 8, 8))], ids=["cnn", "residual", "linear"])
+def test_outputs_and_gradients_agree(model):
+    fast = prepare(model, EXAMPLE)
+    inputs = images(5, shape=(1, 8, 8), seed=9)
+    one, two = inputs.clone().requires_grad_(), inputs.clone().requires_grad_()
+    first, second = model(one), fast(two)
+    assert torch.allclose(first, second, atol=1e-5)
+    gradients = [torch.autograd.grad(logits[:, 0].sum(), x)[0] for logits, x in ((first, one), (second, two))]
+    assert torch.allclose(*gradients, atol=1e-5)
+    assert not fast.training
+
+
+def test_batch_normalisation_is_folded():
+    fast = prepare(residual(), EXAMPLE)
+    used = {node.target for node in fast.graph.nodes if node.op == "call_module"}
+    assert not any(isinstance(fast.get_submodule(name), nn.BatchNorm2d) for name in used)
+
+
+def test_the_original_stays_as_it_was():
+    model = residual()
+    before, parameters = copy.deepcopy(model.state_dict()), [id(p) for p in model.parameters()]
+    fast = prepare(model, EXAMPLE)
+    with torch.no_grad():
+        for parameter in fast.parameters():
+            parameter.add_(1.0)
+    assert all(torch.equal(now, before[name]) for name, now in model.state_dict().items())
+    assert [id(p) for p in model.parameters()] == parameters
+    assert model.conv.weight.is_contiguous()  # channels-last is the copy's alone
+
+
+class SharedConvolution(nn.Module):
+    """One convolution before two different normalisations: folding either would spoil the other."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 1, 3, padding=1)
+        self.one, self.two = nn.BatchNorm2d(1), nn.BatchNorm2d(1)
+        self.two.weight.data.fill_(5.0)
+
+    def forward(self, inputs):
+        return self.two(self.conv(self.one(self.conv(inputs)))).flatten(1)
+
+
+class ControlFlow(nn.Module):
+    def forward(self, inputs):
+        return inputs.flatten(1) if inputs.sum() > 0 else -inputs.flatten(1)
+
+
+REFUSED = {
+    "control flow": ControlFlow(),
+    "dict outputs": Detector(),
+    "shared convolution": SharedConvolution(),
+    "NaN": NotANumber(linear(3, shape=(1, 8, 8)), EXAMPLE[:1] + 1),
+}
+
+
+@pytest.mark.parametrize("model", REFUSED.values(), ids=REFUSED)
+def test_models_without_a_faithful_copy_serve_themselves(model):
+    example = detection_batch(4).inputs if isinstance(model, Detector) else EXAMPLE
+    assert prepare(model.eval(), example) is None
+
+
+def test_a_copy_that_differs_is_refused():
+    """Outside of eval mode the copy, which is in eval mode, computes something else."""
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), StuckInTraining(nn.BatchNorm2d(4)), nn.Flatten()).eval()
+    assert prepare(model, EXAMPLE) is None
+
+
+def test_declared_stages_are_found_in_the_copy():
+    model = nn.Sequential(Quantise(), cnn(3)).eval()
+    fast = prepare(model, EXAMPLE)
+    inputs = EXAMPLE.clone().requires_grad_()
+    with stand_ins(fast):
+        assert torch.autograd.grad(fast(inputs)[:, 0].sum(), inputs)[0].any()
+    assert not torch.autograd.grad(fast(inputs)[:, 0].sum(), inputs)[0].any()
+
+
+def test_dependence_on_the_batch_survives():
+    """The copy must not hide a fault of the model that the audit looks for."""
+    model = BatchDependent(cnn(3)).eval()
+    fast = prepare(model, EXAMPLE)
+    assert fast is None or not torch.allclose(fast(EXAMPLE[:1]), fast(EXAMPLE)[:1])
