@@ -58,9 +58,10 @@ def _findings(
     correct = (clean_scores >= victim.task.fail_below).nonzero()[:AUDIT_SAMPLES, 0]
     some = batch.take(slice(0, victim.slots))
     findings = [_training_mode(victim.model), _declared_randomness(victim, some), _state(victim, some)]
-    outputs = victim.outputs(batch.take(slice(0, AUDIT_SAMPLES)))
+    copied = _copy_of(victim, copy.deepcopy(victim.model))
+    outputs = copied.outputs(batch.take(slice(0, AUDIT_SAMPLES)))
     if isinstance(outputs, Tensor):
-        findings += [_probabilities(victim, outputs), _constant(victim, batch.take(slice(0, AUDIT_SAMPLES)))]
+        findings += [_probabilities(victim, outputs), _constant(copied, batch.take(slice(0, AUDIT_SAMPLES)))]
     if len(correct):
         probe = _GradientProbe(victim, batch.take(correct), ball.take(correct), objective_name)
         findings += [probe.zero_gradient(outputs), probe.dishonest_gradient()]

@@ -146,6 +146,17 @@ def _advance(search: Search, rows: Rows, claims: _Claims) -> None:
     rows.step = rows.step + 1
     claims.add(rows, checked.points, answer, ~failed)
     attack.tell(rows, query._replace(points=checked.points), answer)
+    if wants_gradient and search.judge.randomness is Randomness.NONE:
+        rows.done = rows.done | _stuck(search, rows, checked.points, answer.gradient)
+
+
+def _stuck(search: Search, rows: Rows, points: Tensor, gradient: Tensor) -> Tensor:
+    """Returns which rows will learn nothing more: their gradient is exactly zero and their next point the same."""
+    zero = gradient.flatten(1).abs().amax(1) == 0
+    if not zero.any():
+        return zero
+    following = search.attack.ask(rows, search.rng).points
+    return zero & (following == points).flatten(1).all(1)
 
 
 def _draws(search: Search, rows: Rows) -> Draws | None:

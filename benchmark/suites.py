@@ -11,7 +11,7 @@ SUITES.add(
         datasets=("phantom2", "phantomseg"),
         defenses=("Undefended", "Madry2018PGDAT", "JPEG"),
         protocols=("clean", "standard"),
-        n_samples=100,
+        n_samples=32,
     )
 )
 SUITES.add(

@@ -47,16 +47,15 @@ def weights_sha256(cell: EvaluationCell, folder: Path) -> str | None:
 
 def current_weights(entry: DefenseEntry, dataset: str, seed: int, folder: Path) -> Path | None:
     """Returns the weight file of a defense, or None where it is absent or of an older revision."""
-    path = checkpoints.find(entry.name, dataset, seed, folder)
+    revisions = (entry.revision, DATASETS[dataset].revision)
+    path = checkpoints.find(entry.name, dataset, seed, folder, revisions=revisions)
     if path is None:
         return None
     try:
         card = checkpoints.read_card(path)
     except CheckpointError:
         return None
-    revisions = (card.get("defense_revision"), card.get("dataset_revision"))
-    current = (entry.revision, DATASETS[dataset].revision)
-    return path if not card or revisions == current else None
+    return path if not card or (card.get("defense_revision"), card.get("dataset_revision")) == revisions else None
 
 
 @cache

@@ -11,8 +11,8 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
-from datasets.medmnist_facts import CITATIONS, HARMFUL, NOTES, SHARED_IMAGES, SPLIT_RULES
-from registry import SPLITS, DatasetSpec, Source
+from datasets.medmnist_facts import CITATIONS, HARMFUL, NOTES, RANKED_LEVELS, SHARED_IMAGES, SPLIT_RULES
+from registry import SPLITS, DatasetSpec, Source, linf
 from registry.errors import DataMissingError
 
 SIZES = (28, 64, 128, 224)
@@ -85,6 +85,7 @@ def _spec(name: str, info: Mapping[str, Any], size: int) -> DatasetSpec:
         multi_label=info["task"].startswith("multi-label"),
         harmful_confusions=HARMFUL.get(name, ()),
         split_rule=SPLIT_RULES.get(name, "as published, by image 7:1:2"),
+        ranked_budget=linf(RANKED_LEVELS.get(name, 4) / 255),
         shared_images={} if suffix else SHARED_IMAGES.get(name, {}),
         notes=NOTES.get(name, ""),
     )

@@ -89,7 +89,9 @@ def _has_weights(entry: DefenseEntry) -> bool:
 
 
 def _weights(entry: DefenseEntry, dataset: DatasetSpec, seed: int, folder: Path | None) -> Path:
-    path = checkpoints.find(entry.name, dataset.name, seed, folder) or _download(entry, dataset, seed, folder)
+    revisions = (entry.revision, dataset.revision)
+    path = checkpoints.find(entry.name, dataset.name, seed, folder, revisions=revisions)
+    path = path or _download(entry, dataset, seed, folder)
     if path is None:
         raise CheckpointError(
             f"no weights of {entry.name} on {dataset.name} for seed {seed}; "

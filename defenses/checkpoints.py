@@ -34,12 +34,30 @@ def card_path(path: Path) -> Path:
     return path.with_name(path.name + ".json")
 
 
-def find(defense: str, dataset: str, seed: int, folder: Path | None) -> Path | None:
-    """Returns the weight file, from the repository or else from a local folder of the same layout, or None."""
-    for root in (COMMITTED, folder):
-        if root is not None and (path := checkpoint_path(root, defense, dataset, seed)).is_file():
-            return path
-    return None
+def find(
+    defense: str, dataset: str, seed: int, folder: Path | None, *, revisions: tuple[int, int] | None = None
+) -> Path | None:
+    """Returns the weight file, from the repository or else from a local folder of the same layout, or None.
+
+    Args:
+        defense, dataset, seed: Of what.
+        folder: The local folder, or None.
+        revisions: Of the defense and of the data set: a file whose card names others gives way to one that does not,
+            so that a training replaces outdated weights of the repository.
+    """
+    paths = [checkpoint_path(root, defense, dataset, seed) for root in (COMMITTED, folder) if root is not None]
+    present = [path for path in paths if path.is_file()]
+    current = [path for path in present if revisions is None or _revisions(path) in (None, revisions)]
+    return next(iter(current or present), None)
+
+
+def _revisions(path: Path) -> tuple[int, int] | None:
+    """Returns the revisions that the card beside a weight file names, or None where there is no readable card."""
+    try:
+        card = read_card(path)
+    except CheckpointError:
+        return None
+    return (card.get("defense_revision"), card.get("dataset_revision")) if card else None
 
 
 def save(path: Path, model: nn.Module, card: Mapping[str, object]) -> str:

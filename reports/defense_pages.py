@@ -94,6 +94,7 @@ def _part(facts: DefenseFacts, steps: Sequence[Step]) -> dict[str, object]:
     return {
         "board": board,
         "row": row,
+        "flags": sorted(row.flags, key=lambda found: (not found.flag.red, found.flag.name, found.seed)),
         "threat": ", ".join([str(board.threat_model.norm), *unusual_rules(board.threat_model)]),
         "anchor": board_page(board, "").removeprefix("boards/").strip("."),
         "href": BELOW_ROOT + board_page(board),

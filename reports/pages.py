@@ -56,6 +56,7 @@ def render_board(env: Environment, standings: Standings, board: Leaderboard, sib
         tabs=[_tab(sibling, board) for sibling in siblings],
         ranked=[_linked(row) for row in board.ranked],
         unranked=[_linked(row) for row in board.unranked],
+        remarks=[_linked(row) for row in (*board.unranked, *board.ranked) if row.reasons],
         classes=_first_order(row.class_recall for row in board.rows),
         confusions=_first_order(row.confusions for row in board.rows),
         metrics=sorted(specs, key=lambda spec: (known.index(spec.name) if spec.name in known else 99, spec.name)),

@@ -136,8 +136,10 @@ class ContestScores:
         """Returns the scores in a record's sample table, in the order of the sample ids; read once."""
         if record.key not in self._frames_read:
             frame = self._frames(record)
-            scores = [name for name in frame if name in (SAMPLE_ID, CLEAN_COLUMN) or name.startswith("score_")]
-            self._frames_read[record.key] = frame[scores].sort_values(SAMPLE_ID, ignore_index=True)
+            names = [name for name in frame if name in (SAMPLE_ID, CLEAN_COLUMN) or name.startswith("score_")]
+            frame = frame[names]
+            ascending = frame[SAMPLE_ID].is_monotonic_increasing
+            self._frames_read[record.key] = frame if ascending else frame.sort_values(SAMPLE_ID, ignore_index=True)
         return self._frames_read[record.key]
 
     def _estimate_all(self) -> dict[tuple[str, str, str], Estimate]:

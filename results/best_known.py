@@ -76,14 +76,18 @@ def best_known(
 
 
 def _victim(record: EvaluationRecord) -> tuple:
-    """Returns what two records must agree in for their scores to be about the same question."""
+    """Returns what two records must agree in for their scores to be about the same question.
+
+    What the attacker knows is not part of it: the adversarials of one who sees less lie in the same ball.
+    """
+    threat_model = {name: value for name, value in record.protocol["threat_model"].items() if name != "knowledge"}
     return (
         record.dataset["name"],
         record.defense["name"],
         record.checkpoint.sha256 if record.checkpoint else None,
         record.data_sha256,
         record.split,
-        record.protocol["threat_model"],
+        threat_model,
         {name: revision for name, revision in record.revisions.items() if name not in ATTACKER_REVISIONS},
     )
 

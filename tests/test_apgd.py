@@ -1,5 +1,7 @@
 """Auto-PGD: checkpoints and step sizes by hand, and behaviour against the published implementation."""
 
+import itertools
+
 import pytest
 import torch
 from pyautoattack.autopgd_base import APGDAttack
@@ -9,8 +11,9 @@ from attacks.ball import ball_for
 from attacks.draws import KeyedRandom
 from attacks.stepped import Rows
 from attacks.victim import Answer
+from datasets.batch import Batch
 from registry import Budget, Member, Norm, ThreatModel
-from tests.toys import attack, batch_for, cnn, images, protocol_of
+from tests.toys import attack, batch_for, cnn, protocol_of
 
 RNG = KeyedRandom(seed=0)
 
@@ -30,16 +33,12 @@ def test_checkpoints_of_other_lengths(steps):
     points = checkpoints(steps)
     lengths = _windows(steps)[points].tolist()
     assert sum(lengths) == points[-1] <= steps
-    assert all(a >= b for a, b in zip(lengths, lengths[1:], strict=False))
+    assert all(a >= b for a, b in itertools.pairwise(lengths))
     assert points[0] == max(int(0.22 * steps), 1)
 
 
 def rows_for(n=1, eps=0.1, norm=Norm.LINF) -> Rows:
     inputs = torch.full((n, 1, 2, 2), 0.5)
-    model = cnn(2)
-    del model
-    from datasets.batch import Batch
-
     return Rows(
         batch=Batch(sample_ids=torch.arange(n), inputs=inputs),
         ball=ball_for(ThreatModel(norm=norm), Budget(norm=norm, eps=eps), inputs),

@@ -10,6 +10,7 @@ from attacks.audit import audit
 from attacks.ball import ball_for
 from attacks.log_probabilities import LogProbabilities
 from attacks.loop import FINAL, judge_scores
+from attacks.objectives import OBJECTIVES
 from attacks.victim import ModelVictim
 from datasets.batch import Batch
 from datasets.tasks.classification import Classification
@@ -113,8 +114,6 @@ def test_segmentation_is_probed_on_soft_dice():
 
 
 def test_several_modalities_with_context_are_probed(monkeypatch):
-    from attacks.objectives import OBJECTIVES
-
     monkeypatch.setitem(OBJECTIVES, "multimodal", OBJECTIVES["classification"])
     model, batch = multimodal_batch(20)
     assert red(probe(model, batch=batch, task=Multimodal(3))) == set()

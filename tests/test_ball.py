@@ -196,6 +196,4 @@ def test_budgets_that_do_not_fit_are_refused():
     with pytest.raises(InvalidEntryError, match="Linf and L2"):
         ball_for(ThreatModel(norm=Norm.L0), Budget(norm=Norm.L0, eps=3), torch.zeros(2, 2, 4, 4))
     with pytest.raises(InvalidEntryError, match="joint"):
-        ball_for(
-            ThreatModel(scope=Scope.JOINT), Budget(norm=Norm.LINF, eps=(0.1, 0.2)), torch.zeros(2, 2, 1, 4, 4)
-        )
+        ball_for(ThreatModel(scope=Scope.JOINT), Budget(norm=Norm.LINF, eps=(0.1, 0.2)), torch.zeros(2, 2, 1, 4, 4))

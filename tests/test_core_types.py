@@ -1,5 +1,7 @@
 """The core types carry every task: the engine runs end to end on toy detection, landmarks and modalities."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -111,8 +113,6 @@ def test_context_and_present_reach_the_model():
     with torch.no_grad():
         expected = model(batch.inputs, context=batch.context, present=batch.present)
     assert torch.allclose(victim.outputs(batch), expected)
-    from dataclasses import replace
-
     blind = replace(batch, present=torch.zeros_like(batch.present))
     assert torch.allclose(victim.outputs(blind), batch.context @ model.context_weight.T, atol=1e-6)
 
@@ -120,9 +120,7 @@ def test_context_and_present_reach_the_model():
 def test_a_stochastic_victim_goes_through_the_same_engine():
     base = linear(2)
     batch = batch_for(base, images(9))
-    member = Member(
-        name="apgd", attack="attacks.apgd:APGD", options={"steps": 6, "eot_samples": 2}, objective="margin"
-    )
+    member = Member(name="apgd", attack="attacks.apgd:APGD", options={"steps": 6, "eot_samples": 2}, objective="margin")
     outcome = attack(NoisyInput(base), batch, protocol_of(member, eps=(0.1,)), randomness=Randomness.SAMPLE)
     assert ((outcome.clean_scores * 100).round() / 100 - outcome.clean_scores).abs().max() < 1e-6  # mean of 100 draws
     assert outcome.budgets[0].scores.mean() < outcome.clean_scores.mean()

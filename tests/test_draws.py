@@ -9,7 +9,7 @@ from scipy import stats
 from torch import nn
 from torch.nn import functional as F
 
-from attacks.draws import KeyedNoise, KeyedRandom
+from attacks.draws import _GOLDEN, KeyedNoise, KeyedRandom, _mix
 from registry.errors import ModelContractError
 
 RNG = KeyedRandom(seed=3)
@@ -215,8 +215,6 @@ def test_dropout_outside_of_training_changes_nothing():
 
 def test_published_splitmix64_values():
     """The first outputs of SplitMix64 for seed 0, as published with its reference implementation."""
-    from attacks.draws import _GOLDEN, _mix
-
     state = torch.arange(1, 4) * _GOLDEN
     expected = [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F]
     assert [int(v) & 0xFFFFFFFFFFFFFFFF for v in _mix(state)] == expected

@@ -151,7 +151,7 @@ def test_a_model_that_returns_nan_gives_errors_whatever_the_label(kind):
 
 
 def test_an_unknown_attack_is_an_error_of_its_member_alone():
-    batch, outcome = run("attacks.gradient:Nothing", PGD)
+    _, outcome = run("attacks.gradient:Nothing", PGD)
     assert outcome.members[0].errors == N - 2
     assert "has no 'Nothing'" in outcome.members[0].error
     assert outcome.members[1].errors == 0
@@ -176,7 +176,9 @@ def test_interruption_is_not_swallowed():
 def test_verification_by_hand():
     originals = torch.full((4, 1, 1, 2), 0.5)
     ball = ball_for(ThreatModel(), Budget(norm=Norm.LINF, eps=0.1), originals)
-    points = originals + torch.tensor([[0.1, -0.1], [0.3, 0.0], [torch.nan, 0.0], [0.1 + 1e-8, 0.0]]).reshape(4, 1, 1, 2)
+    points = originals + torch.tensor([[0.1, -0.1], [0.3, 0.0], [torch.nan, 0.0], [0.1 + 1e-8, 0.0]]).reshape(
+        4, 1, 1, 2
+    )
     checked = verify(points, ball)
     assert checked.violations == 1  # rounding is none, NaN is an error
     assert checked.broken_rows.tolist() == [False, False, True, False]

@@ -7,9 +7,21 @@ from torch import nn
 from attacks.objectives import objective_for
 from attacks.victim import Access, Draws, ModelVictim, Spent, stand_ins
 from datasets.tasks.classification import Classification
-from registry import Randomness
+from registry import AttackProtocol, Randomness, ThreatKind, ThreatModel
 from tests.toy_tasks import Detection, Detector, detection_batch
-from tests.toys import Detached, NoisyInput, Quantise, RandomWeights, attack, batch_for, cnn, images, linear, protocol_of
+from tests.toys import (
+    Detached,
+    NoisyInput,
+    NotANumber,
+    Quantise,
+    RandomWeights,
+    attack,
+    batch_for,
+    cnn,
+    images,
+    linear,
+    protocol_of,
+)
 
 MARGIN = objective_for(Classification(3), "margin")
 
@@ -144,6 +156,37 @@ def test_gradients_that_are_not_finite_are_zeroed_and_counted():
     assert (answer.gradient[1] != 0).sum() == 15  # the finite parts still serve
 
 
+def test_outputs_that_are_not_finite_have_no_score():
+    """arg max of NaN is a class, and an objective may not look at the logit that is NaN."""
+    batch = batch_for(linear(3), images(6))
+    model = NotANumber(linear(3), batch.inputs[:4])
+    answer = ask(victim(model), batch, objective=lambda outputs, rows, progress: outputs[:, 0].nan_to_num())
+    assert torch.isfinite(answer.objective).all()
+    assert answer.score.isnan().tolist() == [False] * 4 + [True] * 2
+
+
+class InPlace(nn.Module):
+    """Normalises in place, as careless models do."""
+
+    def __init__(self, base):
+        super().__init__()
+        self.base = base
+
+    def forward(self, inputs):
+        return self.base(inputs.mul_(0.5).add_(0.25))
+
+
+def test_a_model_that_works_in_place_cannot_change_the_data():
+    batch = batch_for(linear(3), images(16))
+    before, target = batch.inputs.clone(), victim(InPlace(linear(3)))
+    first = ask(target, batch, gradient=False)
+    assert torch.equal(target.outputs(batch), target.outputs(batch))
+    second = ask(target, batch)
+    assert torch.equal(batch.inputs, before)
+    assert torch.equal(first.objective, second.objective)
+    assert second.gradient.abs().sum() > 0
+
+
 @pytest.mark.parametrize("levels", [3, 7, 16, 100])
 def test_bpda_changes_the_backward_pass_only(levels):
     base = linear(3)
@@ -184,7 +227,10 @@ def test_dict_outputs_are_cut_and_joined():
     batch = detection_batch(11)
     target = ModelVictim(Detector(), Detection(), slots=4)
     outputs, expected = target.outputs(batch), Detector()(batch.inputs)
-    assert {name: tuple(values.shape) for name, values in outputs.items()} == {"boxes": (11, 1, 4), "logits": (11, 1, 2)}
+    assert {name: tuple(values.shape) for name, values in outputs.items()} == {
+        "boxes": (11, 1, 4),
+        "logits": (11, 1, 2),
+    }
     for name in expected:
         assert torch.allclose(outputs[name], expected[name], atol=1e-5)
 
@@ -205,8 +251,6 @@ def test_the_source_of_a_member_is_the_search_model_or_a_surrogate():
 
 
 def test_the_clean_protocol_changes_nothing():
-    from registry import AttackProtocol, ThreatKind, ThreatModel
-
     model = linear(3)
     batch = batch_for(model, images(7), wrong=2)
     protocol = protocol_of()

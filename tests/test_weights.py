@@ -104,3 +104,16 @@ def test_rewritten_weights_have_another_checksum(chain, tmp_path):
 def test_cards_beside_weights_are_not_taken_for_records(chain, tmp_path):
     save(chain[0], checkpoints_folder(tmp_path))
     assert RecordStore(tmp_path).keys() == ()
+
+
+def test_trained_weights_replace_outdated_ones_of_the_repository(chain, tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "COMMITTED", tmp_path / "committed")
+    base, _ = chain
+    save(base, tmp_path / "committed", defense_revision=base.revision + 1)
+    local = tmp_path / "local"
+    outdated = checkpoints.checkpoint_path(tmp_path / "committed", base.name, "phantom2", 0)
+    assert checkpoints.find(base.name, "phantom2", 0, local) == outdated
+    assert weights_sha256(cell(base), local) is None
+    save(base, local)
+    assert defended_model(base, DATASETS["phantom2"], 0, local)[1].files[0].is_relative_to(local)
+    assert weights_sha256(cell(base), local) is not None

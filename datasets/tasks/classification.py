@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
-from sklearn.metrics import balanced_accuracy_score, roc_auc_score
+from sklearn.metrics import balanced_accuracy_score, recall_score, roc_auc_score
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -66,8 +66,10 @@ class Classification:
 
     def corpus_metrics(self, facts: Mapping[str, np.ndarray]) -> dict[str, float]:
         label, probabilities = facts["label"], facts["probabilities"]
-        metrics = {"balanced_accuracy": float(balanced_accuracy_score(label, facts["prediction"]))}
-        if len(np.unique(label)) == self.n_classes:  # undefined where a class has no sample
+        held = np.unique(label)  # `balanced_accuracy_score` is this mean, but warns of predictions outside of it
+        recall = recall_score(label, facts["prediction"], labels=held, average="macro")
+        metrics = {"balanced_accuracy": float(recall)}
+        if len(held) == self.n_classes:  # undefined where a class has no sample
             if self.n_classes == 2:
                 metrics["auroc"] = float(roc_auc_score(label, probabilities[:, 1]))
             else:
