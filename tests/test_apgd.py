@@ -157,6 +157,6 @@ def test_it_is_as_strong_as_the_published_one(norm, budgets):
             theirs = int((model(adversarials).argmax(1) == label).sum())
         ours = int(outcome.budgets[0].scores.sum())
         assert outcome.clean_scores.mean() > 0.8
-        assert 10 < theirs < outcome.clean_scores.sum() - 10
+        assert 10 < theirs <= outcome.clean_scores.sum() - 5  # otherwise the budget tells nothing
         assert ours <= theirs + 1
         assert ours >= theirs - 8  # the same attack, not another one
