@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from attacks.bpda import stand_ins
 from attacks.draws import KeyedNoise, KeyedRandom
 from datasets.batch import Batch
 from datasets.tasks.base import Outputs, Task, model_outputs
@@ -219,26 +220,6 @@ class ModelVictim:
             rows = slice(start, start + self.slots)
             chunk = batch if len(batch) <= self.slots else batch.take(rows)
             yield chunk, None if draws is None else draws.first[rows]
-
-
-@contextmanager
-def stand_ins(model: nn.Module) -> Iterator[None]:
-    """Replaces the backward pass of every declared stage by that of its differentiable stand-in (BPDA).
-
-    A stage is a module with a method `bpda_twin(inputs)`. The forward pass keeps its values.
-    Source: Athalye, Carlini, Wagner 2018, arXiv:1802.00420, section 4.1.
-    """
-
-    def straight_through(module, args, output):
-        twin = module.bpda_twin(args[0])
-        return output.detach() + (twin - twin.detach())  # adds exact zeros: no value is rounded
-
-    handles = [m.register_forward_hook(straight_through) for m in model.modules() if hasattr(m, "bpda_twin")]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _pad(batch: Batch, slots: int) -> Batch:

@@ -55,7 +55,7 @@ class MemberResult:
     violations: int = 0
     """Candidates that left the budget, the support or [0, 1] and were projected back."""
     unmoved: int = 0
-    """Surviving samples whose best candidate is the clean image itself."""
+    """Samples for which it proposed nothing but the clean image: a sign that it did not attack."""
     no_gradient: int = 0
     """Rows of gradient answers that were exactly zero or not finite."""
     forwards: int = 0

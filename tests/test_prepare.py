@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from attacks.bpda import stand_ins
 from attacks.prepare import prepare
-from attacks.victim import stand_ins
 from tests.toy_tasks import Detector, detection_batch
 from tests.toys import BatchDependent, NotANumber, Quantise, StuckInTraining, cnn, images, linear
 

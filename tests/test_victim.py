@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from attacks.bpda import stand_ins
 from attacks.objectives import objective_for
-from attacks.victim import Access, Draws, ModelVictim, Spent, stand_ins
+from attacks.victim import Access, Draws, ModelVictim, Spent
 from datasets.tasks.classification import Classification
 from registry import AttackProtocol, Randomness, ThreatKind, ThreatModel
 from tests.toy_tasks import Detection, Detector, detection_batch
