@@ -44,7 +44,7 @@ def audit(
         batch: The samples of the cell.
         clean_scores: (n,), scores of the originals; gradients are probed where they are clean-correct.
         ball: Balls of the ranked budget.
-        objective_name: "margin" or "soft-dice": what the gradient is taken of.
+        objective_name: What the gradient is taken of; "margin" exists for labels and for label maps.
     """
     devices = [batch.inputs.device] if batch.inputs.is_cuda else []
     with torch.random.fork_rng(devices=devices):

@@ -194,8 +194,7 @@ def _flags(
     if not protocol.ranks:
         return ()
     ball = ball_for(protocol.threat_model, subject.spec.ranked_budget, batch.inputs)
-    objective = "soft-dice" if subject.task.spec.name == "segmentation" else "margin"
-    findings = audit(victim, batch, clean_scores, ball, objective)
+    findings = audit(victim, batch, clean_scores, ball, "margin")
     return tuple(Flag(**asdict(finding)) for finding in findings)
 
 

@@ -175,3 +175,14 @@ def test_segmentation_gradients_by_finite_differences(name):
     batch.targets["mask"][1] = 0
     objective = objective_for(Segmentation(3), name)
     assert torch.autograd.gradcheck(lambda z: objective(z, batch, None), logits.requires_grad_())
+
+
+def test_margin_of_a_label_map_by_hand():
+    logits = torch.tensor([[[[2.0, 0.0]], [[1.0, 3.0]], [[0.0, 1.0]]]])  # one row of two pixels, three classes
+    batch = Batch(
+        sample_ids=torch.zeros(1, dtype=torch.int64),
+        inputs=torch.zeros(1, 1, 1, 2),
+        targets={"mask": torch.tensor([[[0, 2]]])},
+    )
+    objective = objective_for(Segmentation(3), "margin")
+    assert objective(logits, batch, torch.zeros(1)).tolist() == [((1.0 - 2.0) + (3.0 - 1.0)) / 2]
