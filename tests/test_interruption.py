@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,9 @@ TIMES = {"seconds", "latency_ms_1", "latency_ms_64", "peak_memory_mb", "training
 def start(results: Path) -> subprocess.Popen:
     """Starts a small run as a user would."""
     command = [sys.executable, "-m", "benchmark", *COMMAND, "--n", "16", "--results", str(results), "--quiet"]
-    return subprocess.Popen(command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE)
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a background shell hands down an ignored SIGINT
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, preexec_fn=heed)
 
 
 def finish(results: Path) -> None:
@@ -61,15 +64,17 @@ def undisturbed(tmp_path_factory) -> tuple[dict[str, object], float]:
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_interrupted_five_times(how, undisturbed, tmp_path):
     expected, duration = undisturbed
-    results, moments = tmp_path / "records", random.Random(int(how))
+    results, moments, codes = tmp_path / "records", random.Random(int(how)), []
     for _ in range(5):
         process = start(results)
         time.sleep(moments.uniform(0.05, 0.95) * duration)
         process.send_signal(how)
         process.communicate()
+        codes.append(process.returncode)
         store = RecordStore(results)
         list(store.records())
         assert not store.damaged
+    assert {130, -signal.SIGINT, -signal.SIGKILL} & set(codes), f"no run was stopped: exit codes {codes}"
     finish(results)
     assert contents(results) == expected
 
