@@ -11,7 +11,7 @@ from torch import Tensor
 
 from attacks.ball import Ball
 from attacks.draws import KeyedRandom
-from attacks.shell import WorstCase, verify
+from attacks.shell import WorstCase, verify, verify_free
 from attacks.stepped import Rows, SteppedAttack, join_rows
 from attacks.victim import Answer, Draws, ModelVictim, Objective
 from datasets.batch import Batch
@@ -125,7 +125,10 @@ def _advance(search: Search, rows: Rows, claims: _Claims) -> None:
     attack = search.attack
     query = attack.ask(rows, search.rng)
     ball, batch = search.ball.take(rows.sample), search.batch.take(rows.sample)  # the attack may write into its own
-    checked = verify(query.points, ball)
+    if query.free:
+        checked, counted = verify_free(query.points, ball)
+    else:
+        checked, counted = verify(query.points, ball), torch.ones_like(rows.done)
     search.violations += checked.violations
     search.moved.update(rows.sample[(checked.points != ball.originals).flatten(1).any(1)].tolist())
     batch = batch.with_inputs(checked.points)
@@ -144,7 +147,7 @@ def _advance(search: Search, rows: Rows, claims: _Claims) -> None:
     if failed.any():
         search.error_samples.update(rows.sample[failed].tolist())
     rows.step = rows.step + 1
-    claims.add(rows, checked.points, answer, ~failed)
+    claims.add(rows, checked.points, answer, counted & ~failed)
     attack.tell(rows, query._replace(points=checked.points), answer)
     if wants_gradient and search.judge.randomness is Randomness.NONE:
         rows.done = rows.done | _stuck(search, rows, checked.points, answer.gradient)

@@ -64,12 +64,33 @@ def verify(points: Tensor, ball: Ball) -> Verified:
     points = points.detach().to(torch.float32)
     finite = torch.isfinite(points.flatten(1).sum(1))
     if not finite.all():
-        points = torch.where(finite.reshape(-1, *[1] * (points.ndim - 1)), points, ball.originals)
+        points = torch.where(_rows_like(finite, points), points, ball.originals)
     projected = ball.project(points)
     violations = 0
     if not torch.equal(projected, points):  # rounding is no violation
         violations = int((~ball.contains(points)).sum())
     return Verified(points=projected, violations=violations, broken_rows=~finite)
+
+
+def verify_free(points: Tensor, ball: Ball) -> tuple[Verified, Tensor]:
+    """Returns points that may lie outside the ball but not outside [0, 1], and which rows lie inside: bool (N,).
+
+    Args:
+        points: Where a minimal-norm attack wants to look, (N, ...).
+        ball: The balls of the rows.
+
+    Raises:
+        InputContractError: The attack returns another shape or dtype than it was given.
+    """
+    inside = verify(points, ball)
+    points = points.detach().to(torch.float32).clamp(0, 1)
+    points = torch.where(_rows_like(inside.broken_rows, points), ball.originals, points)
+    counted = (points == inside.points).flatten(1).all(1)
+    return Verified(points=points, violations=0, broken_rows=inside.broken_rows), counted
+
+
+def _rows_like(rows: Tensor, points: Tensor) -> Tensor:
+    return rows.reshape(-1, *[1] * (points.ndim - 1))
 
 
 class WorstCase:

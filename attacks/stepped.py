@@ -78,6 +78,8 @@ class Query(NamedTuple):
     """Inputs to evaluate, (N, ...)."""
     gradient: bool
     """Whether the gradient at the points is wanted."""
+    free: bool = False
+    """Points may lie outside the ball, as those of minimal-norm attacks do; only the ones inside count."""
 
 
 class SteppedAttack(Protocol):
