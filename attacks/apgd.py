@@ -7,8 +7,8 @@ from torch import Tensor
 
 from attacks.draws import KeyedRandom
 from attacks.gradient import starting_points
+from attacks.queries import Answer
 from attacks.stepped import Query, Rows
-from attacks.victim import Answer
 from registry import Knowledge
 
 

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from attacks.ball import Ball
 from attacks.log_probabilities import LogProbabilities, are_probabilities
 from attacks.objectives import objective_for
+from attacks.queries import Objective
 from attacks.shell import modules_in_training_mode
-from attacks.victim import ModelVictim, Objective
+from attacks.victim import ModelVictim
 from datasets.batch import Batch
 from datasets.tasks.base import Outputs, model_outputs
 from registry import Randomness

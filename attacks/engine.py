@@ -13,7 +13,8 @@ from torch import Tensor
 
 from attacks.ball import Ball, ball_for, support_mask
 from attacks.draws import KeyedRandom
-from attacks.loop import FINAL, SELECTION, Search, judge_scores, run_search
+from attacks.judging import FINAL, SELECTION, judge_scores
+from attacks.loop import Search, run_search
 from attacks.objectives import objective_for
 from attacks.shell import WorstCase, admit_inputs, verify
 from attacks.victim import Access
@@ -147,7 +148,7 @@ class _MemberRun:
         self.member, self.worst, self.index, self.rng = member, worst, index, rng
         self.violations = 0
         self.errors: set[int] = set()
-        self.moved: set[int] = set()
+        self.moved = torch.zeros(len(batch), dtype=torch.bool, device=batch.inputs.device)
         self.error: str | None = None
 
     def __call__(self, watch: Callable[[float], None]) -> MemberOutcome:
@@ -173,7 +174,7 @@ class _MemberRun:
             robust_after=float(worst.scores.mean()) if len(before) else 0.0,
             errors=len([s for s in self.errors if not worst.finished[s]]),
             violations=self.violations,
-            unmoved=len(set(alive.tolist()) - self.moved - self.errors),
+            unmoved=len(set(alive[~self.moved[alive]].tolist()) - self.errors),
             no_gradient=no_gradient,
             forwards=forwards,
             backwards=backwards,
@@ -221,7 +222,7 @@ class _MemberRun:
                 self.errors.update(rows.tolist())
                 continue
             self.violations += checked.violations
-            self.moved.update(rows[(checked.points != ball.originals).flatten(1).any(1)].tolist())
+            self.moved[rows] = (checked.points != ball.originals).flatten(1).any(1)
             scores = judge_scores(self.access.victim, batch.with_inputs(checked.points), SELECTION)
             self.errors.update(rows[checked.broken_rows | scores.isnan()].tolist())
             self.worst.offer(rows, checked.points, scores, self.index, torch.zeros_like(rows))

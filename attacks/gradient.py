@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from attacks.draws import KeyedRandom
+from attacks.queries import Answer
 from attacks.stepped import Query, Rows
-from attacks.victim import Answer
 from registry import Knowledge, Norm
 
 

@@ -10,15 +10,14 @@ import torch
 from torch import Tensor
 
 from attacks.ball import Ball
+from attacks.candidates import Candidates
 from attacks.draws import KeyedRandom
+from attacks.queries import Draws, Objective
 from attacks.shell import WorstCase, verify, verify_free
 from attacks.stepped import Rows, SteppedAttack, join_rows
-from attacks.victim import Answer, Draws, ModelVictim, Objective
+from attacks.victim import ModelVictim
 from datasets.batch import Batch
 from registry import Knowledge, Randomness
-
-CONFIRM_EVERY = 8
-"""Answers between two canonical passes over the candidates of a prepared search model."""
 
 
 @dataclass(kw_only=True)
@@ -55,8 +54,11 @@ class Search:
     """Candidates that had to be moved back into the ball."""
     error_samples: set[int] = field(default_factory=set)
     """Samples on which the model or the attack returned NaN."""
-    moved: set[int] = field(default_factory=set)
-    """Samples for which the attack proposed anything but the original."""
+    moved: Tensor = field(init=False)
+    """bool (n,): samples for which the attack proposed anything but the original."""
+
+    def __post_init__(self) -> None:
+        self.moved = torch.zeros(len(self.batch), dtype=torch.bool, device=self.batch.inputs.device)
 
 
 def run_search(search: Search, samples: Tensor) -> None:
@@ -69,23 +71,38 @@ def run_search(search: Search, samples: Tensor) -> None:
     queue = deque((int(sample), restart) for restart in range(attack.restarts) for sample in samples)
     total, rows = len(queue), None
     lockstep = search.judge.randomness is Randomness.MODEL
-    claims = _Claims(search)
+    candidates = Candidates(
+        judge=search.judge,
+        scorer=search.scorer,
+        batch=search.batch,
+        worst=search.worst,
+        member=search.member,
+        error_samples=search.error_samples,
+    )
     while True:
         if rows is not None:
-            leave = rows.done | search.worst.finished[rows.sample]
-            if search.error_samples:
-                leave |= torch.tensor([int(s) in search.error_samples for s in rows.sample], device=leave.device)
-            rows = rows.take(~leave) if leave.any() else rows
-        if rows is None or (len(rows) < slots and not (lockstep and len(rows))):
-            rows = _refill(search, rows, queue, slots)
+            rows = _stay(search, rows, candidates)
+        if rows is None or (len(rows) < slots and queue and not (lockstep and len(rows))):
+            rows = _refill(search, rows, queue, slots, candidates)
         if not len(rows):
             break
-        _advance(search, rows, claims)
+        _advance(search, rows, candidates)
         search.watch(1 - (len(queue) + len(rows)) / max(total, 1))
-    claims.confirm()
+    candidates.finish()
 
 
-def _refill(search: Search, rows: Rows | None, queue: deque, slots: int) -> Rows:
+def _stay(search: Search, rows: Rows, candidates: Candidates) -> Rows:
+    """Returns the rows whose sample is not finished and whose budget is not spent."""
+    leave = rows.done | search.worst.finished[rows.sample]
+    if search.error_samples:
+        leave |= torch.tensor([int(s) in search.error_samples for s in rows.sample], device=leave.device)
+    if not leave.any():
+        return rows
+    candidates.leave(rows, leave)
+    return rows.take(~leave)
+
+
+def _refill(search: Search, rows: Rows | None, queue: deque, slots: int, candidates: Candidates) -> Rows:
     """Returns the rows in flight with free slots filled from the queue."""
     free = slots - (0 if rows is None else len(rows))
     finished = search.worst.finished
@@ -117,10 +134,11 @@ def _refill(search: Search, rows: Rows | None, queue: deque, slots: int) -> Rows
     if not chosen:
         return fresh if rows is None else rows
     search.attack.start(fresh, search.rng)
+    candidates.begin(fresh)
     return fresh if rows is None or not len(rows) else join_rows(rows, fresh)
 
 
-def _advance(search: Search, rows: Rows, claims: _Claims) -> None:
+def _advance(search: Search, rows: Rows, candidates: Candidates) -> None:
     """Lets all rows take one step: ask, verify, answer, offer, tell."""
     attack = search.attack
     query = attack.ask(rows, search.rng)
@@ -130,7 +148,8 @@ def _advance(search: Search, rows: Rows, claims: _Claims) -> None:
     else:
         checked, counted = verify(query.points, ball), torch.ones_like(rows.done)
     search.violations += checked.violations
-    search.moved.update(rows.sample[(checked.points != ball.originals).flatten(1).any(1)].tolist())
+    if not search.moved[rows.sample].all():
+        search.moved[rows.sample] |= (checked.points != ball.originals).flatten(1).any(1)
     batch = batch.with_inputs(checked.points)
     if "goal" in rows.batch.targets:
         batch = batch.with_target("goal", rows.batch.targets["goal"])
@@ -147,7 +166,7 @@ def _advance(search: Search, rows: Rows, claims: _Claims) -> None:
     if failed.any():
         search.error_samples.update(rows.sample[failed].tolist())
     rows.step = rows.step + 1
-    claims.add(rows, checked.points, answer, counted & ~failed)
+    candidates.add(rows, checked.points, answer, counted & ~failed)
     attack.tell(rows, query._replace(points=checked.points), answer)
     if wants_gradient and search.judge.randomness is Randomness.NONE:
         rows.done = rows.done | _stuck(search, rows, checked.points, answer.gradient)
@@ -168,80 +187,3 @@ def _draws(search: Search, rows: Rows) -> Draws | None:
         return None
     count = search.attack.eot_samples
     return Draws((rows.restart * (search.attack.steps + 1) + rows.step + 1) * count, count)
-
-
-class _Claims:
-    """Candidates that the search scored low; only a canonical pass makes them count.
-
-    Where the search model is the victim itself, its scores are canonical already. A stochastic victim's scores are
-    estimates: its best candidates are handed over at the end and judged on fresh draws by the engine. Of equal scores
-    the higher objective is the better candidate: one draw is soon wrong, and the points that follow are far worse.
-    """
-
-    def __init__(self, search: Search) -> None:
-        self._search = search
-        self._direct = search.scorer is search.judge and search.judge.randomness is Randomness.NONE
-        self._best: dict[int, tuple[tuple[float, float], Tensor, Tensor]] = {}
-        self._new: set[int] = set()
-        self._answers = 0
-
-    def add(self, rows: Rows, points: Tensor, answer: Answer, valid: Tensor) -> None:
-        """Takes the scores of one answer; confirms now and then."""
-        worst, scores = self._search.worst, answer.score
-        if self._direct:
-            keep = valid.nonzero()[:, 0]
-            worst.offer(rows.sample[keep], points[keep], scores[keep], self._search.member, rows.step[keep])
-            return
-        self._answers += 1
-        for row in (valid & (scores < worst.scores[rows.sample])).nonzero()[:, 0].tolist():
-            sample, rank = int(rows.sample[row]), (float(scores[row]), -float(answer.objective[row]))
-            if sample not in self._best or rank < self._best[sample][0]:
-                self._best[sample] = (rank, points[row], rows.step[row])
-                self._new.add(sample)
-        may_stop = self._search.judge.randomness is Randomness.NONE
-        if may_stop and self._new and self._answers % CONFIRM_EVERY == 0:
-            self.confirm(only_finishing=True)
-
-    def confirm(self, *, only_finishing: bool = False) -> None:
-        """Scores the new candidates on the unprepared victim and keeps what holds there."""
-        stop = self._search.worst.stop_at
-        samples = sorted(s for s in self._new if not only_finishing or self._best[s][0][0] <= stop)
-        if not samples:
-            return
-        self._new.difference_update(samples)
-        index = torch.tensor(samples, device=self._search.batch.inputs.device)
-        points = torch.stack([self._best[s][1] for s in samples])
-        steps = torch.stack([self._best[s][2] for s in samples])
-        scores = judge_scores(self._search.judge, self._search.batch.take(index).with_inputs(points), SELECTION)
-        self._search.error_samples.update(index[scores.isnan()].tolist())
-        self._search.worst.offer(index, points, scores, self._search.member, steps)
-        for sample in samples:
-            self._best.pop(sample)
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """How a stochastic victim is scored: on which draws, and how many of them."""
-
-    first: int
-    """Index of the first draw; ranges of different purposes never meet."""
-    count: int
-    """Number of draws."""
-
-
-SELECTION = Judgement(first=1 << 40, count=32)
-"""Draws on which the worst of several candidates is selected."""
-FINAL = Judgement(first=1 << 41, count=100)
-"""Fresh draws on which the selected candidate is scored again, alone."""
-
-
-def judge_scores(judge: ModelVictim, batch: Batch, judgement: Judgement) -> Tensor:
-    """Returns the canonical score of each row: one pass, or the mean over the draws of a stochastic victim.
-
-    A row on which the model's outputs are not finite has the score NaN.
-    """
-    draws = None
-    if judge.randomness is not Randomness.NONE:
-        draws = Draws(torch.full_like(batch.sample_ids, judgement.first), judgement.count)
-    progress = torch.zeros(len(batch), device=batch.inputs.device)
-    return judge.answer(batch, lambda outputs, rows, share: share * 0, progress, gradient=False, draws=draws).score

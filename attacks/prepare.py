@@ -1,4 +1,4 @@
-"""A faster copy of a model for the search: batch normalisation folded, channels-last. It never judges."""
+"""A faster copy of a model for the search: normalisation folded, channels-last, bfloat16. It never judges."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from torch.fx.experimental.optimization import fuse
 _log = logging.getLogger(__name__)
 
 TOLERANCE = 1e-3
-"""Largest difference of the copy's logits, relative to their spread, that is still the same model."""
+"""Largest difference of a float32 copy's logits, relative to their spread, that is still the same model."""
+LOW_TOLERANCE = 0.02
+"""The same for a bfloat16 copy; its gradients are compared, too."""
+LOW_COSINE = 0.95
+"""Smallest median cosine between the gradients of the model and of its bfloat16 copy."""
 
 
 class _Tracer(fx.Tracer):
@@ -22,20 +26,65 @@ class _Tracer(fx.Tracer):
         return hasattr(module, "bpda_twin") or super().is_leaf_module(module, qualified_name)
 
 
-def prepare(model: nn.Module, example: Tensor) -> nn.Module | None:
+class _FullPrecision(nn.Module):
+    """A module that computes in float32 within a region of lower precision."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        with torch.autocast(inputs.device.type, enabled=False):
+            return self.inner(inputs.to(torch.float32))
+
+
+class _LowPrecision(nn.Module):
+    """A module whose convolutions and products are computed in bfloat16."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        with torch.autocast(inputs.device.type, dtype=torch.bfloat16):
+            return self.inner(inputs).to(torch.float32)
+
+
+def knows_bfloat16(device: torch.device) -> bool:
+    """Returns whether a device computes in bfloat16 by instructions of its own; elsewhere it would be slower."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return (
+        device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported() and torch.cpu._is_avx512_bf16_supported()
+    )
+
+
+def prepare(model: nn.Module, example: Tensor, *, low_precision: bool = True) -> nn.Module | None:
     """Returns a faster copy of a deterministic model, or None where there is none with the same outputs.
+
+    The first and the last layer stay in float32: bfloat16 would round the perturbation away, and the margin.
 
     Args:
         model: Module in eval mode that returns one tensor.
         example: Some inputs, (N, ...), on which the copy must agree with the model.
+        low_precision: Try bfloat16, too; it is kept where logits and gradients agree well enough.
     """
+    fast = _folded(model, example)
+    if fast is None or not low_precision or not knows_bfloat16(example.device):
+        return fast
+    low = _lowered(fast)
+    difference, cosine = _difference(model, low, example), _gradient_cosine(model, low, example)
+    if difference <= LOW_TOLERANCE and cosine >= LOW_COSINE:
+        return low
+    _log.info("bfloat16 differs by %.2g of the logits' spread, gradients have cosine %.2f", difference, cosine)
+    return fast
+
+
+def _folded(model: nn.Module, example: Tensor) -> fx.GraphModule | None:
     try:
         traced = fx.GraphModule(copy.deepcopy(model), _Tracer().trace(model))
-        fast = fuse(traced, no_trace=True).eval().to(memory_format=torch.channels_last)
-        with torch.no_grad():
-            expected, found = model(example), fast(example)
-        spread = (expected.max() - expected.min()).clamp(min=1e-6)
-        difference = float((expected - found).abs().max() / spread)
+        fast = fuse(traced, no_trace=True).eval().to(memory_format=torch.channels_last).requires_grad_(False)
+        difference = _difference(model, fast, example)
     except Exception as error:  # tracing fails in many ways on models with control flow; the model itself serves
         _log.info("no faster copy of %s: %s", type(model).__name__, error)
         return None
@@ -43,3 +92,40 @@ def prepare(model: nn.Module, example: Tensor) -> nn.Module | None:
         _log.info("the faster copy of %s differs by %.2g of the logits' spread", type(model).__name__, difference)
         return None
     return fast
+
+
+def _lowered(fast: fx.GraphModule) -> nn.Module:
+    """Returns a copy in bfloat16 whose first and last layers and declared stages stay in float32."""
+    copied = copy.deepcopy(fast)
+    used = [node.target for node in copied.graph.nodes if node.op == "call_module"]
+    layers = [name for name in used if isinstance(copied.get_submodule(name), (nn.Conv2d, nn.Linear))]
+    stages = [name for name in used if hasattr(copied.get_submodule(name), "bpda_twin")]
+    for name in {*layers[:1], *layers[-1:], *stages}:
+        copied.set_submodule(name, _FullPrecision(copied.get_submodule(name)))
+    return _LowPrecision(copied).eval()
+
+
+def _difference(model: nn.Module, other: nn.Module, example: Tensor) -> float:
+    """Returns the largest difference of two models' logits, relative to their spread."""
+    with torch.no_grad():
+        expected, found = model(example), other(example)
+    spread = (expected.max() - expected.min()).clamp(min=1e-6)
+    return float((expected - found).abs().max() / spread)
+
+
+def _gradient_cosine(model: nn.Module, other: nn.Module, example: Tensor) -> float:
+    """Returns the median cosine of two models' gradients of the logits' spread; 1 where both are zero."""
+    first, second = _gradient(model, example), _gradient(other, example)
+    cosine = nn.functional.cosine_similarity(first, second, dim=1)
+    both_zero = (first == 0).all(1) & (second == 0).all(1)
+    return float(torch.where(both_zero, 1.0, cosine).median())
+
+
+def _gradient(model: nn.Module, example: Tensor) -> Tensor:
+    inputs = example.detach().clone().requires_grad_()
+    with torch.enable_grad():
+        outputs = model(inputs)
+        if not outputs.requires_grad:
+            return torch.zeros_like(example).flatten(1)
+        spread = (outputs - outputs.mean(1, keepdim=True)).abs().flatten(1).sum(1)
+        return torch.autograd.grad(spread.sum(), inputs)[0].flatten(1)

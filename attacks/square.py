@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from attacks.draws import KeyedRandom
+from attacks.queries import Answer
 from attacks.stepped import Query, Rows
-from attacks.victim import Answer
 from registry import Knowledge, Norm
 from registry.errors import InvalidEntryError
 

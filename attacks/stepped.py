@@ -11,7 +11,8 @@ from torch import Tensor
 
 from attacks.ball import Ball
 from attacks.draws import KeyedRandom
-from attacks.victim import Access, Answer
+from attacks.queries import Answer
+from attacks.victim import Access
 from datasets.batch import Batch, concatenate
 from registry import Knowledge
 
@@ -36,6 +37,8 @@ class Rows:
     """bool (N,): the budget of the row is spent."""
     memory: dict[str, Tensor] = field(default_factory=dict)
     """The attack's own tensors, each with leading axis N."""
+    candidate: dict[str, Tensor] = field(default_factory=dict)
+    """The engine's: the best candidate that the row has proposed, see `Candidates`."""
 
     def __len__(self) -> int:
         return len(self.restart)
@@ -51,6 +54,7 @@ class Rows:
             step=self.step[rows],
             done=self.done[rows],
             memory={name: tensor[rows] for name, tensor in self.memory.items()},
+            candidate={name: tensor[rows] for name, tensor in self.candidate.items()},
         )
 
 
@@ -58,7 +62,10 @@ def join_rows(first: Rows, second: Rows) -> Rows:
     """Returns both, the first ones first."""
     support = None if first.ball.support is None else torch.cat([first.ball.support, second.ball.support])
     originals = torch.cat([first.ball.originals, second.ball.originals])
-    joined = {name: torch.cat([first.memory[name], second.memory[name]]) for name in first.memory}
+
+    def joined(one: dict[str, Tensor], two: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: torch.cat([one[name], two[name]]) for name in one}
+
     return Rows(
         batch=concatenate([first.batch, second.batch]),
         ball=Ball(norm=first.ball.norm, originals=originals, eps=first.ball.eps, support=support),
@@ -67,7 +74,8 @@ def join_rows(first: Rows, second: Rows) -> Rows:
         sample=torch.cat([first.sample, second.sample]),
         step=torch.cat([first.step, second.step]),
         done=torch.cat([first.done, second.done]),
-        memory=joined,
+        memory=joined(first.memory, second.memory),
+        candidate=joined(first.candidate, second.candidate),
     )
 
 

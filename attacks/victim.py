@@ -1,74 +1,20 @@
-"""What an attack sees of a model: outputs, and the gradient of an objective; every query is counted."""
+"""A torch module under attack: answers queries in physical batches whose rows do not depend on their neighbours."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from attacks.bpda import stand_ins
 from attacks.draws import KeyedNoise, KeyedRandom
+from attacks.queries import Answer, Draws, Objective, Spent
 from datasets.batch import Batch
 from datasets.tasks.base import Outputs, Task, model_outputs
 from registry import Randomness
-
-Objective = Callable[[Outputs, Batch, Tensor], Tensor]
-"""`objective(outputs, batch, progress) -> (N,)`: what attacks ascend; progress (N,) in [0, 1]."""
-
-
-class Draws(NamedTuple):
-    """Which draws of a defense's noise a query averages over."""
-
-    first: Tensor
-    """int64 (N,): index of the first draw of each row."""
-    count: int = 1
-    """Number of draws."""
-
-
-class Answer(NamedTuple):
-    """What one query returns, row by row; averages over its draws."""
-
-    objective: Tensor
-    """float32 (N,)."""
-    score: Tensor
-    """Task score in [0, 1], float32 (N,); NaN where the model's outputs are not finite."""
-    gradient: Tensor | None
-    """Gradient of the objective with respect to the inputs, or None when it was not asked for."""
-
-
-@dataclass
-class Spent:
-    """Counts of what the attacks used; one instance is shared by a victim and its surrogates."""
-
-    forwards: int = 0
-    """Sample-forwards, padding left out."""
-    backwards: int = 0
-    """Sample-backwards."""
-    no_gradient: int = 0
-    """Rows whose gradient was exactly zero or not finite."""
-
-
-class Victim(Protocol):
-    """A model under attack. Score- and decision-based attackers get one whose `gradient` is refused."""
-
-    def outputs(self, batch: Batch, draws: Draws | None = None) -> Outputs:
-        """Returns raw outputs, each with leading axis N (of the first draw)."""
-
-    def answer(
-        self,
-        batch: Batch,
-        objective: Objective,
-        progress: Tensor,
-        *,
-        gradient: bool,
-        backward: str = "true",
-        draws: Draws | None = None,
-    ) -> Answer:
-        """Returns objective, score and, when asked for, the gradient of each row."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,14 +34,15 @@ class Access:
 
 
 class ModelVictim:
-    """A torch module as a victim, evaluated in physical batches of a fixed number of slots.
+    """A torch module as a victim, evaluated in physical batches of at most a fixed number of slots.
 
-    Kernels differ with the batch size; with fixed slots a row's outputs do not depend on its neighbours.
+    Kernels may differ with the batch size; with all slots filled a row's outputs do not depend on its neighbours.
 
     Args:
         model: Module in eval mode that maps inputs in [0, 1] to raw outputs; see `model_outputs`.
         task: What a score is.
-        slots: Rows of a physical batch; shorter ones are padded with their last row.
+        slots: Rows of a physical batch.
+        padded: Fill short batches up to all slots with their last row. Not needed where `rows_are_steady`.
         randomness: Where the model draws random numbers.
         seed: Seed of the model's own draws.
         spent: Counter to add to.
@@ -107,6 +54,7 @@ class ModelVictim:
         task: Task,
         *,
         slots: int = 32,
+        padded: bool = True,
         randomness: Randomness = Randomness.NONE,
         seed: int = 0,
         spent: Spent | None = None,
@@ -114,6 +62,7 @@ class ModelVictim:
         self.model = model
         self.task = task
         self.slots = slots
+        self.padded = padded
         self.randomness = randomness
         self.spent = spent or Spent()
         self._noise = KeyedRandom(seed=seed, stream=1)
@@ -123,8 +72,8 @@ class ModelVictim:
         parts = []
         with torch.no_grad():
             for chunk, first in self._chunks(batch, draws):
-                padded = _pad(chunk, self.slots)
-                parts.append(_rows(self._forward(padded, _pad_rows(first, self.slots)), len(chunk)))
+                filled = self._fill(chunk)
+                parts.append(_rows(self._forward(filled, _pad_rows(first, len(filled))), len(chunk)))
                 self.spent.forwards += len(chunk)
         return _join(parts)
 
@@ -154,12 +103,12 @@ class ModelVictim:
     def _answer_slots(self, chunk, objective, progress, gradient, backward, first, count) -> Answer:
         """Answers one physical batch: pads it, averages over `count` draws, cuts it back."""
         rows = len(chunk)
-        padded, progress = _pad(chunk, self.slots), _pad_rows(progress, self.slots)
-        first = _pad_rows(first, self.slots)
+        chunk = self._fill(chunk)
+        progress, first = _pad_rows(progress, len(chunk)), _pad_rows(first, len(chunk))
         total: Answer | None = None
         for draw in range(count):
             ids = None if first is None else first + draw
-            one = self._one_draw(padded, objective, progress, gradient, backward, ids)
+            one = self._one_draw(chunk, objective, progress, gradient, backward, ids)
             total = (
                 one
                 if total is None
@@ -215,15 +164,16 @@ class ModelVictim:
             torch.manual_seed(int(key) & 0x7FFFFFFF)
             return model_outputs(self.model, batch)
 
+    def _fill(self, batch: Batch) -> Batch:
+        """Returns the batch with as many rows as a physical one has; one row alone has kernels of its own."""
+        rows = self.slots if self.padded else max(len(batch), min(2, self.slots))
+        return batch if len(batch) == rows else batch.take(_padding(len(batch), rows, batch.inputs.device))
+
     def _chunks(self, batch: Batch, draws: Draws | None) -> Iterator[tuple[Batch, Tensor | None]]:
         for start in range(0, len(batch), self.slots):
             rows = slice(start, start + self.slots)
             chunk = batch if len(batch) <= self.slots else batch.take(rows)
             yield chunk, None if draws is None else draws.first[rows]
-
-
-def _pad(batch: Batch, slots: int) -> Batch:
-    return batch if len(batch) == slots else batch.take(_padding(len(batch), slots, batch.inputs.device))
 
 
 def _pad_rows(values: Tensor | None, slots: int) -> Tensor | None:

@@ -18,6 +18,7 @@ from attacks.engine import run_protocol
 from attacks.log_probabilities import LogProbabilities, are_probabilities
 from attacks.prepare import prepare
 from attacks.shell import admit_inputs
+from attacks.steady import rows_are_steady
 from attacks.victim import Access, ModelVictim, Spent
 from benchmark.environment import provenance
 from benchmark.measure import model_cost, peak_memory_mb
@@ -138,7 +139,7 @@ def check_model(subject: Subject, batch: Batch) -> Subject:
 
 def slots_for(device: str) -> int:
     """Returns the rows of a physical batch: where a row is cheapest, on a CPU and on a GPU."""
-    return 256 if device.startswith("cuda") else 32
+    return 256 if device.startswith("cuda") else 128
 
 
 @contextmanager
@@ -161,7 +162,9 @@ def _access(
     example = batch.inputs[:slots]
 
     def victim(model: nn.Module, randomness: Randomness = Randomness.NONE) -> ModelVictim:
-        return ModelVictim(model, subject.task, slots=slots, randomness=randomness, seed=seed, spent=spent)
+        made = ModelVictim(model, subject.task, slots=slots, randomness=randomness, seed=seed, spent=spent)
+        made.padded = not (protocol.budgets and rows_are_steady(made, batch))
+        return made
 
     def fastest(model: nn.Module) -> nn.Module:
         return prepare(model, example) or model

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from attacks.loop import FINAL, judge_scores
+from attacks.judging import FINAL, judge_scores
 from attacks.stepped import Query
 from attacks.victim import ModelVictim
 from datasets.batch import Batch

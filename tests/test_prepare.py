@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from attacks import prepare as prepare_module
 from attacks.bpda import stand_ins
 from attacks.prepare import prepare
 from tests.toy_tasks import Detector, detection_batch
@@ -42,7 +43,7 @@ def residual():
 
 @pytest.mark.parametrize("model", [cnn(3), residual(), linear(3, shape=(1, 8, 8))], ids=["cnn", "residual", "linear"])
 def test_outputs_and_gradients_agree(model):
-    fast = prepare(model, EXAMPLE)
+    fast = prepare(model, EXAMPLE, low_precision=False)
     inputs = images(5, shape=(1, 8, 8), seed=9)
     one, two = inputs.clone().requires_grad_(), inputs.clone().requires_grad_()
     first, second = model(one), fast(two)
@@ -53,7 +54,7 @@ def test_outputs_and_gradients_agree(model):
 
 
 def test_batch_normalisation_is_folded():
-    fast = prepare(residual(), EXAMPLE)
+    fast = prepare(residual(), EXAMPLE, low_precision=False)
     used = {node.target for node in fast.graph.nodes if node.op == "call_module"}
     assert not any(isinstance(fast.get_submodule(name), nn.BatchNorm2d) for name in used)
 
@@ -106,6 +107,61 @@ def test_a_copy_that_differs_is_refused():
     """Outside of eval mode the copy, which is in eval mode, computes something else."""
     model = nn.Sequential(nn.Conv2d(1, 4, 3), StuckInTraining(nn.BatchNorm2d(4)), nn.Flatten()).eval()
     assert prepare(model, EXAMPLE) is None
+
+
+class Deep(nn.Module):
+    """Enough layers that some lie between the first and the last."""
+
+    def __init__(self, scale: float = 1.0):
+        super().__init__()
+        self.layers = nn.Sequential(
+            *(layer for k in range(3) for layer in (nn.Conv2d(4 if k else 1, 4, 3, padding=1), nn.ReLU())),
+            nn.Flatten(),
+            nn.Linear(256, 3),
+        )
+        self.scale = scale
+
+    def forward(self, inputs):
+        return self.layers(inputs) * self.scale
+
+
+def deep():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        return Deep().eval()
+
+
+@pytest.fixture
+def bfloat16(monkeypatch):
+    """Takes the copy in bfloat16 on any processor, however slow it is there."""
+    monkeypatch.setattr(prepare_module, "knows_bfloat16", lambda device: True)
+
+
+def test_the_copy_in_bfloat16_agrees_well_and_computes_in_bfloat16(bfloat16):
+    model, seen = deep(), []
+    fast = prepare(model, EXAMPLE)
+    for layer in (m for m in fast.modules() if isinstance(m, (nn.Conv2d, nn.Linear))):
+        layer.register_forward_hook(lambda module, args, output: seen.append(output.dtype))
+    logits = fast(EXAMPLE).detach()
+    assert logits.dtype == torch.float32
+    assert seen == [torch.float32, torch.bfloat16, torch.bfloat16, torch.float32]
+    expected = model(EXAMPLE).detach()
+    assert not torch.equal(logits, expected)
+    assert float((logits - expected).abs().max() / (expected.max() - expected.min())) < prepare_module.LOW_TOLERANCE
+
+
+def test_bfloat16_is_refused_where_it_differs(bfloat16, monkeypatch):
+    monkeypatch.setattr(prepare_module, "LOW_TOLERANCE", 1e-9)
+    assert torch.allclose(prepare(deep(), EXAMPLE)(EXAMPLE), deep()(EXAMPLE), atol=1e-6)
+    monkeypatch.setattr(prepare_module, "LOW_TOLERANCE", 1.0)
+    monkeypatch.setattr(prepare_module, "LOW_COSINE", 1.1)
+    assert torch.allclose(prepare(deep(), EXAMPLE)(EXAMPLE), deep()(EXAMPLE), atol=1e-6)
+
+
+def test_a_small_change_of_the_input_is_not_rounded_away(bfloat16):
+    """A quarter of a grey level is far below what bfloat16 holds of a value near 1."""
+    fast, change = prepare(deep(), EXAMPLE), torch.full_like(EXAMPLE, 0.25 / 255)
+    assert not torch.equal(fast(EXAMPLE + change), fast(EXAMPLE))
 
 
 def test_declared_stages_are_found_in_the_copy():

@@ -5,21 +5,31 @@ from registry import PROTOCOLS, AttackProtocol, Budget, CellFacts, Member, Need,
 GRID = tuple(linf(level / 255) for level in (1, 2, 4, 8, 16, 32))
 
 
+EFFORTS = {
+    "full": {"steps": 100, "restarts": 5, "queries": 5000, "segmentation_queries": 500},
+    "middle": {"steps": 100, "restarts": 1, "queries": 1000, "segmentation_queries": 100},
+    "curve": {"steps": 40, "restarts": 1, "queries": 200, "segmentation_queries": 50},
+}
+"""Options of the members by effort."""
+
+
 def members(facts: CellFacts, budget: Budget) -> tuple[Member, ...]:
     """Returns the ensemble of a cell, the strongest for its cost first.
 
-    Linf 4/255 and the data set's ranked budget get the full effort; the others draw the curve with less, which every
-    record states.
+    The ranked budget gets the full effort, Linf 4/255 a middle one where it is not ranked; the others draw the curve
+    with less. Every record states what was spent.
     """
-    full = budget in (linf(4 / 255), facts.ranked_budget)
+    name = "full" if budget == facts.ranked_budget else "middle" if budget == linf(4 / 255) else "curve"
+    effort = EFFORTS[name]
+    steps, restarts, queries = effort["steps"], effort["restarts"], effort["queries"]
+    objective = "margin"
     if facts.task == "segmentation":
-        steps, restarts, queries, objective = 100 if full else 40, 1, 500 if full else 50, "soft-dice"
+        queries, objective = effort["segmentation_queries"], "soft-dice"
         ensemble = _segmentation(steps)
     else:
-        steps, restarts, queries, objective = (100, 5, 5000, "margin") if full else (40, 1, 200, "margin")
         ensemble = _classification(facts, steps, restarts)
     if facts.stages:  # first: through a stage without gradient the others only spend their steps
-        bpda = {"steps": steps, "step_size": 0.1, "restarts": 2 if full else 1}
+        bpda = {"steps": steps, "step_size": 0.1, "restarts": min(2, restarts)}
         ensemble.insert(
             0,
             Member(name="pgd-bpda", attack="attacks.gradient:PGD", options=bpda, objective=objective, backward="bpda"),
@@ -65,6 +75,7 @@ PROTOCOLS.add(
         members=members,
         needs=frozenset({Need.TWIN}),
         ranks=True,
+        revision=2,
         reference=Paper(
             title="Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free attacks",
             authors="Croce and Hein",

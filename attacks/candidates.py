@@ -1,0 +1,114 @@
+"""Candidates that a search scored low; only a canonical pass makes them count."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from attacks.judging import SELECTION, judge_scores
+from attacks.queries import Answer
+from attacks.shell import WorstCase
+from attacks.stepped import Rows
+from attacks.victim import ModelVictim
+from datasets.batch import Batch
+from registry import Randomness
+
+CONFIRM_EVERY = 8
+"""Steps of a row between two canonical passes where a pass costs all slots, however few rows it has."""
+
+
+@dataclass(kw_only=True)
+class Candidates:
+    """The best candidate of each row, judged when it may finish its sample and when the row leaves.
+
+    Where the search model is the victim itself, its scores are canonical already. A prepared copy's scores are claims;
+    its last candidate is judged even if the copy calls it correct. A stochastic victim's scores are estimates: its
+    candidates are judged at the end on draws of their own. Of equal scores the higher objective is the better
+    candidate: one draw is soon wrong, and the points that follow are far worse.
+    """
+
+    judge: ModelVictim
+    """The unprepared victim."""
+    scorer: ModelVictim
+    """Whose scores the search has seen."""
+    batch: Batch
+    """All samples of the cell."""
+    worst: WorstCase
+    """What is known of each sample; updated in place."""
+    member: int
+    """Index of the member, for attribution."""
+    error_samples: set[int]
+    """Samples on which the model returned NaN; added to."""
+
+    def __post_init__(self) -> None:
+        self._deterministic = self.judge.randomness is Randomness.NONE
+        self._direct = self.scorer is self.judge and self._deterministic
+        self._every = CONFIRM_EVERY if self.judge.padded else 1
+        self._waiting: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def begin(self, rows: Rows) -> None:
+        """Gives new rows an empty candidate."""
+        nothing = torch.full_like(rows.step, 0, dtype=torch.float32)
+        if not self._direct:
+            rows.candidate = {
+                "point": rows.begin,
+                "score": nothing + torch.inf,
+                "objective": nothing - torch.inf,
+                "step": rows.step - 1,
+                "new": torch.zeros_like(rows.done),
+            }
+
+    def add(self, rows: Rows, points: Tensor, answer: Answer, valid: Tensor) -> None:
+        """Takes the scores of one answer; a candidate that may finish its sample is judged."""
+        if self._direct:
+            keep = valid.nonzero()[:, 0]
+            self.worst.offer(rows.sample[keep], points[keep], answer.score[keep], self.member, rows.step[keep])
+            return
+        known = rows.candidate
+        lower = (answer.score == known["score"]) & (answer.objective > known["objective"])
+        better = valid & (lower | (answer.score < known["score"]))
+        known["point"] = torch.where(better.reshape(-1, *[1] * (points.ndim - 1)), points, known["point"])
+        known["score"] = torch.where(better, answer.score, known["score"])
+        known["objective"] = torch.where(better, answer.objective, known["objective"])
+        known["step"] = torch.where(better, rows.step, known["step"])
+        known["new"] = known["new"] | better
+        if self._deterministic:
+            due = known["new"] & (known["score"] <= self.worst.stop_at) & (rows.step % self._every == 0)
+            self._judge(rows, due)
+
+    def leave(self, rows: Rows, leaving: Tensor) -> None:
+        """Hands over the candidates of rows whose budget is spent.
+
+        Args:
+            rows: All rows in flight.
+            leaving: bool (N,): the ones that leave.
+        """
+        if self._direct:
+            return
+        known = rows.candidate
+        last = (leaving & known["new"] & ~self.worst.finished[rows.sample]).nonzero()[:, 0]
+        if len(last):
+            self._waiting.append((rows.sample[last], known["point"][last], known["step"][last]))
+        if self._deterministic and sum(len(part[0]) for part in self._waiting) >= self.judge.slots // 4:
+            self.finish()
+
+    def finish(self) -> None:
+        """Judges the candidates that were handed over."""
+        if self._waiting:
+            samples, points, steps = (torch.cat(parts) for parts in zip(*self._waiting, strict=True))
+            self._waiting.clear()
+            self._offer(samples, points, steps)
+
+    def _judge(self, rows: Rows, due: Tensor) -> None:
+        if due.any():
+            index = due.nonzero()[:, 0]
+            known = rows.candidate
+            known["new"] = known["new"] & ~due
+            self._offer(rows.sample[index], known["point"][index], known["step"][index])
+
+    def _offer(self, samples: Tensor, points: Tensor, steps: Tensor) -> None:
+        scores = judge_scores(self.judge, self.batch.take(samples).with_inputs(points), SELECTION)
+        self.error_samples.update(samples[scores.isnan()].tolist())
+        self.worst.offer(samples, points, scores, self.member, steps)
