@@ -192,7 +192,7 @@ class _MemberRun:
             attack=attack,
             objective=objective_for(self.access.victim.task, self.member.objective),
             source=source,
-            scorer=self.access.search,
+            scorer=source if self.member.source == "exact" else self.access.search,
             judge=self.access.victim,
             batch=self.batch,
             ball=self.ball,
@@ -200,6 +200,7 @@ class _MemberRun:
             worst=self.worst,
             rng=self.rng,
             backward=self.member.backward,
+            pooled=self.member.pooled,
             member=self.index,
             watch=watch,
         )

@@ -46,6 +46,8 @@ class Search:
     """Keyed by protocol, seed and member."""
     backward: str = "true"
     """"true" or "bpda"."""
+    pooled: bool = False
+    """Average the probabilities of a stochastic victim's draws."""
     member: int = 0
     """Index of the member, for attribution."""
     watch: Callable[[float], None] = lambda share: None
@@ -186,4 +188,4 @@ def _draws(search: Search, rows: Rows) -> Draws | None:
     if search.judge.randomness is Randomness.NONE:
         return None
     count = search.attack.eot_samples
-    return Draws((rows.restart * (search.attack.steps + 1) + rows.step + 1) * count, count)
+    return Draws((rows.restart * (search.attack.steps + 1) + rows.step + 1) * count, count, search.pooled)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from attacks.bpda import stand_ins
 from attacks.draws import KeyedNoise, KeyedRandom
+from attacks.pooling import pooled_answer
 from attacks.queries import Answer, Draws, Objective, Spent
 from datasets.batch import Batch
 from datasets.tasks.base import Outputs, Task, model_outputs
@@ -25,12 +27,15 @@ class Access:
     """The defended model; only its scores count."""
     search: ModelVictim
     """The victim, or a faster copy of it that may be searched but never judges."""
+    exact: ModelVictim | None = None
+    """A faster copy in full precision, for attacks that need exact gradients; None where `search` is exact."""
     surrogates: Mapping[str, ModelVictim] = field(default_factory=dict)
     """By need: "twin", "bare", "frozen_draw"."""
 
     def source(self, name: str) -> ModelVictim:
-        """Returns the model whose gradient a member follows: "victim", or a surrogate by its need."""
-        return self.search if name == "victim" else self.surrogates[name]
+        """Returns the model whose gradient a member follows: "victim", "exact", or a surrogate by its need."""
+        own = {"victim": self.search, "exact": self.exact or self.search}
+        return own[name] if name in own else self.surrogates[name]
 
 
 class ModelVictim:
@@ -45,6 +50,7 @@ class ModelVictim:
         padded: Fill short batches up to all slots with their last row. Not needed where `rows_are_steady`.
         randomness: Where the model draws random numbers.
         seed: Seed of the model's own draws.
+        frozen_draw: Index of the one draw that every query sees, whatever it asks for; None for the draws asked for.
         spent: Counter to add to.
     """
 
@@ -57,6 +63,7 @@ class ModelVictim:
         padded: bool = True,
         randomness: Randomness = Randomness.NONE,
         seed: int = 0,
+        frozen_draw: int | None = None,
         spent: Spent | None = None,
     ) -> None:
         self.model = model
@@ -65,6 +72,7 @@ class ModelVictim:
         self.padded = padded
         self.randomness = randomness
         self.spent = spent or Spent()
+        self._frozen_draw = frozen_draw
         self._noise = KeyedRandom(seed=seed, stream=1)
 
     def outputs(self, batch: Batch, draws: Draws | None = None) -> Outputs:
@@ -94,13 +102,17 @@ class ModelVictim:
             part = progress[done : done + len(chunk)]
             done += len(chunk)
             count = draws.count if draws and first is not None else 1
-            answers.append(self._answer_slots(chunk, objective, part, gradient, backward, first, count))
+            ask = partial(self._answer_slots, chunk, part, backward, first, count)
+            if count > 1 and draws.pooled:
+                answers.append(pooled_answer(ask, self.task, chunk, objective, part, gradient=gradient))
+            else:
+                answers.append(ask(objective, gradient))
         if len(answers) == 1:
             return answers[0]
         gradients = torch.cat([a.gradient for a in answers]) if gradient else None
         return Answer(torch.cat([a.objective for a in answers]), torch.cat([a.score for a in answers]), gradients)
 
-    def _answer_slots(self, chunk, objective, progress, gradient, backward, first, count) -> Answer:
+    def _answer_slots(self, chunk, progress, backward, first, count, objective, gradient) -> Answer:
         """Answers one physical batch: pads it, averages over `count` draws, cuts it back."""
         rows = len(chunk)
         chunk = self._fill(chunk)
@@ -155,6 +167,7 @@ class ModelVictim:
         if self.randomness is Randomness.NONE:
             return model_outputs(self.model, batch)
         draw_ids = torch.zeros_like(batch.sample_ids) if draw_ids is None else draw_ids
+        draw_ids = draw_ids if self._frozen_draw is None else torch.full_like(draw_ids, self._frozen_draw)
         if self.randomness is Randomness.SAMPLE:
             with KeyedNoise(self._noise.keys(batch.sample_ids, draw_ids)):
                 return model_outputs(self.model, batch)

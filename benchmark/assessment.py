@@ -16,39 +16,20 @@ from attacks.audit import audit
 from attacks.ball import ball_for
 from attacks.engine import run_protocol
 from attacks.log_probabilities import LogProbabilities, are_probabilities
-from attacks.prepare import prepare
 from attacks.shell import admit_inputs
-from attacks.steady import rows_are_steady
-from attacks.victim import Access, ModelVictim, Spent
+from attacks.victim import Access, ModelVictim
+from benchmark.access import Subject, access_to
 from benchmark.environment import provenance
 from benchmark.measure import model_cost, peak_memory_mb
 from benchmark.summary import Summary
 from datasets.batch import Batch
-from datasets.tasks.base import Task
-from defenses.stages import declared_stages
-from registry import AttackProtocol, CellFacts, DatasetSpec, Need, Randomness
+from registry import AttackProtocol
 from registry.errors import ModelContractError
 from results.record import Card, Checkpoint, Cost, EvaluationRecord, Flag, RecordStatus
 
 _log = logging.getLogger(__name__)
 
 Progress = Callable[[float, str], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Subject:
-    """A model and what must be known of it to attack it."""
-
-    model: nn.Module
-    """In eval mode, on the device."""
-    task: Task
-    """What a score is."""
-    spec: DatasetSpec
-    """The data set of the batch."""
-    randomness: Randomness = Randomness.NONE
-    """Where it draws random numbers."""
-    twin: nn.Module | None = None
-    """The undefended model of the same data set and seed, or None."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +68,7 @@ def assess(
     subject.task.check_targets(batch)
     with full_precision():
         subject = check_model(subject, batch)
-        access, facts = _access(subject, batch, protocol, device, identity.attack_seed)
+        access, facts = access_to(subject, batch, protocol, device, identity.attack_seed)
         outcome = run_protocol(access, batch, protocol, facts, seed=identity.attack_seed, watch=progress)
         flags = _flags(access.victim, batch, protocol, subject, outcome.clean_scores)
         summary = Summary(access.victim, batch, subject.spec, outcome)
@@ -137,11 +118,6 @@ def check_model(subject: Subject, batch: Batch) -> Subject:
     return replace(subject, model=LogProbabilities(subject.model).eval())
 
 
-def slots_for(device: str) -> int:
-    """Returns the rows of a physical batch: where a row is cheapest, on a CPU and on a GPU."""
-    return 256 if device.startswith("cuda") else 128
-
-
 @contextmanager
 def full_precision() -> Iterator[None]:
     """While active, CUDA computes in float32 as IEEE defines it, without TF32, and by deterministic kernels."""
@@ -152,42 +128,6 @@ def full_precision() -> Iterator[None]:
         yield
     finally:
         matmul.allow_tf32, cudnn.allow_tf32, cudnn.deterministic = before
-
-
-def _access(
-    subject: Subject, batch: Batch, protocol: AttackProtocol, device: str, seed: int
-) -> tuple[Access, CellFacts]:
-    """Returns the victim with its faster copy and surrogates, and the facts that members are chosen by."""
-    spent, slots = Spent(), slots_for(device)
-    example = batch.inputs[:slots]
-
-    def victim(model: nn.Module, randomness: Randomness = Randomness.NONE) -> ModelVictim:
-        made = ModelVictim(model, subject.task, slots=slots, randomness=randomness, seed=seed, spent=spent)
-        made.padded = not (protocol.budgets and rows_are_steady(made, batch))
-        return made
-
-    def fastest(model: nn.Module) -> nn.Module:
-        return prepare(model, example) or model
-
-    judge = victim(subject.model, subject.randomness)
-    search = judge
-    if subject.randomness is Randomness.NONE and protocol.budgets:
-        faster = prepare(subject.model, example)
-        search = victim(faster) if faster is not None else judge
-    surrogates = {}
-    if subject.twin is not None and Need.TWIN in protocol.needs:
-        surrogates[str(Need.TWIN)] = victim(fastest(subject.twin))
-    facts = CellFacts(
-        task=subject.task.spec.name,
-        n_classes=subject.spec.n_classes,
-        multi_label=subject.spec.multi_label,
-        randomness=subject.randomness,
-        stages=declared_stages(subject.model),
-        has_twin=bool(surrogates),
-        n_modalities=len(subject.spec.modalities),
-        ranked_budget=subject.spec.ranked_budget,
-    )
-    return Access(victim=judge, search=search, surrogates=surrogates), facts
 
 
 def _flags(

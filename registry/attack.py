@@ -58,15 +58,17 @@ class Member:
     objective: str = "cross-entropy"
     """What the attack ascends, by its name in `attacks.objectives`."""
     source: str = "victim"
-    """Whose gradient it follows: "victim", or the surrogate "twin"."""
+    """Whose gradient it follows: "victim", "exact" (the victim searched in full precision) or a surrogate's need."""
+    pooled: bool = False
+    """Of a stochastic victim: ascend the objective of the draws' mean probability, not the draws' mean objective."""
     backward: str = "true"
     """"true" gradient, or "bpda": declared stages are replaced by their stand-in on the backward pass."""
 
     def __post_init__(self) -> None:
         if self.backward not in ("true", "bpda"):
             raise InvalidEntryError(f"member {self.name}: backward is true or bpda, got {self.backward!r}")
-        if self.source not in ("victim", *Need):
-            raise InvalidEntryError(f"member {self.name}: source is victim or a surrogate, got {self.source!r}")
+        if self.source not in ("victim", "exact", *Need):
+            raise InvalidEntryError(f"member {self.name}: source is victim, exact or a surrogate, got {self.source!r}")
 
     def card(self) -> dict[str, object]:
         """Returns the JSON form that records carry beside the member's name."""
@@ -76,6 +78,7 @@ class Member:
             "objective": self.objective,
             "source": self.source,
             "backward": self.backward,
+            "pooled": self.pooled,
         }
 
 

@@ -8,8 +8,8 @@ from torch import nn
 
 from attacks.audit import audit
 from attacks.ball import ball_for
-from attacks.log_probabilities import LogProbabilities
 from attacks.judging import FINAL, judge_scores
+from attacks.log_probabilities import LogProbabilities
 from attacks.objectives import OBJECTIVES
 from attacks.victim import ModelVictim
 from datasets.batch import Batch

@@ -7,7 +7,7 @@ from torch import nn
 from attacks.bpda import stand_ins
 from attacks.objectives import objective_for
 from attacks.victim import Access, Draws, ModelVictim, Spent
-from datasets.tasks.classification import Classification
+from datasets.tasks.classification import Classification, MultiLabelClassification
 from registry import AttackProtocol, Randomness, ThreatKind, ThreatModel
 from tests.toy_tasks import Detection, Detector, detection_batch
 from tests.toys import (
@@ -266,3 +266,60 @@ def test_the_clean_protocol_changes_nothing():
     outcome = attack(model, batch, clean)
     assert outcome.budgets == ()
     assert outcome.clean_scores.tolist() == [0, 0, 1, 1, 1, 1, 1]
+
+
+def test_pooled_draws_take_the_objective_of_the_mean_probability():
+    base = linear(3)
+    batch, target = batch_for(base, images(11)), victim(NoisyInput(base, 0.3), Randomness.SAMPLE)
+    first = torch.full_like(batch.sample_ids, 5)
+    found = ask(target, batch, draws=Draws(first, 6, pooled=True))
+    keyed = [target.outputs(batch, Draws(first + k)) for k in range(6)]
+    mean = torch.stack([logits.softmax(1) for logits in keyed]).mean(0)
+    assert torch.allclose(found.objective, MARGIN(mean.log(), batch, None), atol=1e-5)
+    averaged = ask(target, batch, draws=Draws(first, 6))
+    assert torch.equal(found.score, averaged.score)
+    assert not torch.allclose(found.objective, averaged.objective, atol=1e-4)
+    assert torch.equal(
+        ask(target, batch, draws=Draws(first, 6, pooled=True), gradient=False).objective, found.objective
+    )
+
+
+def test_the_gradient_of_pooled_draws_is_that_of_the_mean_probability():
+    """Checked by finite differences of the pooled objective itself, with the noise held fixed by its keys."""
+    base = linear(3)
+    batch, target = batch_for(base, images(3)), victim(NoisyInput(base, 0.3), Randomness.SAMPLE)
+    pooled = Draws(torch.full_like(batch.sample_ids, 5), 6, pooled=True)
+    gradient = ask(target, batch, draws=pooled).gradient
+    for pixel in [(0, 0, 0), (0, 2, 3)]:
+        change = torch.zeros_like(batch.inputs)
+        change[(slice(None), *pixel)] = 1e-2
+        up, down = (
+            ask(target, batch.with_inputs(batch.inputs + s * change), draws=pooled, gradient=False) for s in (1, -1)
+        )
+        slope = (up.objective - down.objective) / 2e-2
+        assert torch.allclose(slope, gradient[(slice(None), *pixel)], rtol=0.05, atol=2e-3)
+
+
+def test_pooling_of_one_row_of_several_labels_pools_each_label():
+    base = linear(3)
+    task = MultiLabelClassification(3)
+    labels = torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 1.0], [1.0, 1.0, 0.0]])
+    batch = batch_for(base, images(3)).with_target("labels", labels)
+    target = ModelVictim(NoisyInput(base, 0.3), task, slots=8, randomness=Randomness.SAMPLE)
+    found = ask(
+        target, batch, draws=Draws(batch.sample_ids * 0, 4, pooled=True), objective=objective_for(task, "margin")
+    )
+    keyed = [target.outputs(batch, Draws(batch.sample_ids * 0 + k)) for k in range(4)]
+    mean = torch.stack([logits.sigmoid() for logits in keyed]).mean(0)
+    expected = ((mean / (1 - mean)).log() * (1 - 2 * labels)).mean(1)
+    assert torch.allclose(found.objective, expected, atol=1e-4)
+
+
+def test_a_frozen_draw_sees_one_draw_only():
+    base = linear(3)
+    batch = batch_for(base, images(5))
+    frozen = ModelVictim(NoisyInput(base), Classification(3), slots=8, randomness=Randomness.SAMPLE, frozen_draw=0)
+    free = victim(NoisyInput(base), Randomness.SAMPLE)
+    assert torch.equal(frozen.outputs(batch, draws(batch, 3)), frozen.outputs(batch, draws(batch, 9)))
+    assert torch.equal(frozen.outputs(batch, draws(batch, 3)), free.outputs(batch, draws(batch, 0)))
+    assert not torch.equal(free.outputs(batch, draws(batch, 3)), free.outputs(batch, draws(batch, 9)))

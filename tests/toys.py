@@ -207,15 +207,14 @@ def attack(
     """Runs a protocol through the engine on a toy victim."""
     task = task or Classification(model(batch.inputs[:1]).shape[1])
 
-    def victim(module: nn.Module, kind: Randomness = Randomness.NONE) -> ModelVictim:
-        return ModelVictim(module, task, slots=slots, randomness=kind, seed=seed)
+    def victim(module: nn.Module, kind: Randomness = Randomness.NONE, **options) -> ModelVictim:
+        return ModelVictim(module, task, slots=slots, randomness=kind, seed=seed, **options)
 
     judge = victim(model, randomness)
-    access = Access(
-        victim=judge,
-        search=judge if search is None else victim(search),
-        surrogates={} if twin is None else {"twin": victim(twin)},
-    )
+    surrogates = {} if twin is None else {"twin": victim(twin)}
+    if randomness is not Randomness.NONE:
+        surrogates["frozen_draw"] = victim(model, randomness, frozen_draw=0)
+    access = Access(victim=judge, search=judge if search is None else victim(search), surrogates=surrogates)
     facts = CellFacts(
         task=task.spec.name, n_classes=getattr(task, "n_classes", 2), randomness=randomness, has_twin=twin is not None
     )

@@ -1,6 +1,6 @@
 """The protocol that ranks: an ensemble of white-box, transfer and score-based attacks; only its worst case counts."""
 
-from registry import PROTOCOLS, AttackProtocol, Budget, CellFacts, Member, Need, Paper, ThreatModel, linf
+from registry import PROTOCOLS, AttackProtocol, Budget, CellFacts, Member, Need, Paper, Randomness, ThreatModel, linf
 
 GRID = tuple(linf(level / 255) for level in (1, 2, 4, 8, 16, 32))
 
@@ -28,6 +28,9 @@ def members(facts: CellFacts, budget: Budget) -> tuple[Member, ...]:
         ensemble = _segmentation(steps)
     else:
         ensemble = _classification(facts, steps, restarts)
+    stochastic = facts.randomness is not Randomness.NONE
+    if stochastic:
+        ensemble = _stochastic(name, objective)
     if facts.stages:  # first: through a stage without gradient the others only spend their steps
         bpda = {"steps": steps, "step_size": 0.1, "restarts": min(2, restarts)}
         ensemble.insert(
@@ -39,7 +42,12 @@ def members(facts: CellFacts, budget: Budget) -> tuple[Member, ...]:
         ensemble.append(
             Member(name="transfer", attack="attacks.apgd:APGD", options=options, objective=objective, source=Need.TWIN)
         )
-    square = Member(name="square", attack="attacks.square:Square", options={"queries": queries}, objective=objective)
+    options = {"queries": queries}
+    if stochastic:
+        options = {"queries": queries // 4, "eot_samples": 4}  # the same number of evaluations
+    square = Member(
+        name="square", attack="attacks.square:Square", options=options, objective=objective, pooled=stochastic
+    )
     return (*ensemble, square)
 
 
@@ -53,6 +61,26 @@ def _classification(facts: CellFacts, steps: int, restarts: int) -> list[Member]
     return [
         Member(name="apgd-ce", attack=apgd, options={"steps": steps}),
         Member(name="apgd-targeted-margin", attack=apgd, options=targets, objective="targeted-margin"),
+    ]
+
+
+def _stochastic(effort: str, objective: str) -> list[Member]:
+    """Draws are swept: one noisy gradient is weak, and many steps with few draws may beat few with many."""
+    sweep, steps = {"full": ((1, 4, 16), 100), "middle": ((1, 4), 100), "curve": ((4,), 40)}[effort]
+
+    def apgd(name: str, draws: int, **options) -> Member:
+        return Member(
+            name=name,
+            attack="attacks.apgd:APGD",
+            options={"steps": steps, "eot_samples": draws},
+            objective=objective,
+            **options,
+        )
+
+    return [
+        *(apgd(f"apgd-eot{draws}", draws) for draws in sweep),
+        apgd(f"apgd-pooled{sweep[-1]}", sweep[-1], pooled=True),
+        apgd("frozen-draw", 1, source=Need.FROZEN_DRAW),
     ]
 
 

@@ -1,0 +1,83 @@
+"""What a protocol attacks: the defended model, the copies that are searched in its place, and its surrogates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from attacks.prepare import prepare
+from attacks.queries import Spent
+from attacks.steady import rows_are_steady
+from attacks.victim import Access, ModelVictim
+from datasets.batch import Batch
+from datasets.tasks.base import Task
+from defenses.stages import declared_stages
+from registry import AttackProtocol, CellFacts, DatasetSpec, Need, Randomness
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """A model and what must be known of it to attack it."""
+
+    model: nn.Module
+    """In eval mode, on the device."""
+    task: Task
+    """What a score is."""
+    spec: DatasetSpec
+    """The data set of the batch."""
+    randomness: Randomness = Randomness.NONE
+    """Where it draws random numbers."""
+    twin: nn.Module | None = None
+    """The undefended model of the same data set and seed, or None."""
+
+
+def access_to(
+    subject: Subject, batch: Batch, protocol: AttackProtocol, device: str, seed: int
+) -> tuple[Access, CellFacts]:
+    """Returns the victim with its faster copies and surrogates, and the facts that members are chosen by.
+
+    Args:
+        subject: The model.
+        batch: The samples, on the device.
+        protocol: Says which surrogates are needed; one without budgets searches nothing and needs no copies.
+        device: Torch device.
+        seed: Seed of the attacks.
+    """
+    spent, slots = Spent(), slots_for(device)
+    example = batch.inputs[:slots]
+
+    def victim(model: nn.Module, randomness: Randomness = Randomness.NONE, **options) -> ModelVictim:
+        made = ModelVictim(model, subject.task, slots=slots, randomness=randomness, seed=seed, spent=spent, **options)
+        made.padded = not (protocol.budgets and rows_are_steady(made, batch))
+        return made
+
+    def fastest(model: nn.Module, *, low_precision: bool = True) -> nn.Module | None:
+        return prepare(model, example, low_precision=low_precision)
+
+    judge = victim(subject.model, subject.randomness)
+    search, exact, surrogates = judge, judge, {}
+    if subject.randomness is not Randomness.NONE:
+        surrogates[str(Need.FROZEN_DRAW)] = victim(subject.model, subject.randomness, frozen_draw=0)
+    elif protocol.budgets:
+        fast, faster = fastest(subject.model, low_precision=False), fastest(subject.model)
+        exact = judge if fast is None else victim(fast)
+        search = judge if faster is None else victim(faster)
+    if subject.twin is not None and Need.TWIN in protocol.needs:
+        surrogates[str(Need.TWIN)] = victim(fastest(subject.twin) or subject.twin)
+    facts = CellFacts(
+        task=subject.task.spec.name,
+        n_classes=subject.spec.n_classes,
+        multi_label=subject.spec.multi_label,
+        randomness=subject.randomness,
+        stages=declared_stages(subject.model),
+        has_twin=str(Need.TWIN) in surrogates,
+        n_modalities=len(subject.spec.modalities),
+        ranked_budget=subject.spec.ranked_budget,
+    )
+    return Access(victim=judge, search=search, exact=exact, surrogates=surrogates), facts
+
+
+def slots_for(device: str) -> int:
+    """Returns the rows of a physical batch: where a row is cheapest, on a CPU and on a GPU."""
+    return 256 if device.startswith("cuda") else 128
