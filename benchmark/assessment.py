@@ -19,6 +19,7 @@ from attacks.log_probabilities import LogProbabilities, are_probabilities
 from attacks.prepare import prepare
 from attacks.shell import admit_inputs
 from attacks.victim import Access, ModelVictim, Spent
+from benchmark.certificates import certify
 from benchmark.environment import provenance
 from benchmark.measure import model_cost, peak_memory_mb
 from benchmark.summary import Summary
@@ -27,6 +28,7 @@ from datasets.tasks.base import Task
 from defenses.stages import declared_stages
 from registry import AttackProtocol, CellFacts, DatasetSpec, Need, Randomness
 from registry.errors import ModelContractError
+from results.adversarials import Adversarials
 from results.record import Card, Checkpoint, Cost, EvaluationRecord, Flag, RecordStatus
 
 _log = logging.getLogger(__name__)
@@ -65,8 +67,8 @@ class Identity:
 
 def assess(
     subject: Subject, batch: Batch, protocol: AttackProtocol, identity: Identity, *, device: str, progress: Progress
-) -> tuple[EvaluationRecord, pd.DataFrame]:
-    """Returns the record of one evaluation and its sample table.
+) -> tuple[EvaluationRecord, pd.DataFrame, Adversarials | None]:
+    """Returns the record of one evaluation, its sample table and its certificates.
 
     Args:
         subject: The model.
@@ -88,6 +90,7 @@ def assess(
         subject = check_model(subject, batch)
         access, facts = _access(subject, batch, protocol, device, identity.attack_seed)
         outcome = run_protocol(access, batch, protocol, facts, seed=identity.attack_seed, watch=progress)
+        outcome, adversarials = certify(access.victim, batch, protocol, outcome, subject.spec.ranked_budget)
         flags = _flags(access.victim, batch, protocol, subject, outcome.clean_scores)
         summary = Summary(access.victim, batch, subject.spec, outcome)
         cost = _cost(subject.model, batch, access, identity.checkpoint, began, device)
@@ -113,7 +116,7 @@ def assess(
         cost=cost,
         provenance=where,
     )
-    return record, summary.table()
+    return record, summary.table(), adversarials
 
 
 def check_model(subject: Subject, batch: Batch) -> Subject:
