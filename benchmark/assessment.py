@@ -19,9 +19,9 @@ from attacks.log_probabilities import LogProbabilities, are_probabilities
 from attacks.prepare import prepare
 from attacks.shell import admit_inputs
 from attacks.victim import Access, ModelVictim, Spent
-from benchmark.certificates import certify
 from benchmark.environment import provenance
 from benchmark.measure import model_cost, peak_memory_mb
+from benchmark.stored_adversarials import certify
 from benchmark.summary import Summary
 from datasets.batch import Batch
 from datasets.tasks.base import Task
@@ -90,8 +90,8 @@ def assess(
         subject = check_model(subject, batch)
         access, facts = _access(subject, batch, protocol, device, identity.attack_seed)
         outcome = run_protocol(access, batch, protocol, facts, seed=identity.attack_seed, watch=progress)
-        outcome, adversarials = certify(access.victim, batch, protocol, outcome, subject.spec.ranked_budget)
         flags = _flags(access.victim, batch, protocol, subject, outcome.clean_scores)
+        outcome, adversarials = certify(access.victim, batch, protocol, outcome, subject.spec.ranked_budget)
         summary = Summary(access.victim, batch, subject.spec, outcome)
         cost = _cost(subject.model, batch, access, identity.checkpoint, began, device)
     record = EvaluationRecord(

@@ -13,9 +13,9 @@ import torch
 from attacks.engine import FINAL, judge_scores
 from attacks.victim import ModelVictim
 from benchmark.assessment import Subject, check_model, full_precision, slots_for
-from benchmark.certificates import balls, stored_points, take
 from benchmark.evaluation_cell import load_dataset
 from benchmark.obstacles import base_chain, needs_weights
+from benchmark.stored_adversarials import balls, stored_points, take
 from benchmark.weights import current_weights
 from datasets.batch import Batch
 from datasets.tasks.base import task_for

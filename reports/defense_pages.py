@@ -14,6 +14,7 @@ from reports.figures import CurvePoint, Figure, curve_figure
 from reports.leaderboard import Leaderboard, Row, Standings
 from reports.pages import BELOW_ROOT, front_board
 from reports.pooling import Pooled, pool_estimates
+from reports.survivors import survivor_figure
 from results.record import RecordStatus
 
 Step = tuple[Leaderboard, Row]
@@ -99,6 +100,7 @@ def _part(facts: DefenseFacts, steps: Sequence[Step]) -> dict[str, object]:
         "anchor": board_page(board, "").removeprefix("boards/").strip("."),
         "href": BELOW_ROOT + board_page(board),
         "figure": _figure(facts, steps, board, has_twin),
+        "survivors": survivor_figure(row.survivors) if row.survivors else None,
         "has_twin": has_twin,
         "twin_name": twin.defense.name if twin else "",
         "twin_clean": twin.clean if twin else None,

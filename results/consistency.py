@@ -125,7 +125,8 @@ def _differs(what: str, stated: Estimate | None, found: Estimate) -> Iterator[st
 
 def _finders(record: EvaluationRecord, table: pd.DataFrame) -> Iterator[str]:
     """Every lowered sample was found at some step by a member that ran at this budget or a smaller one."""
-    ran: set[str] = set()
+    escalation = getattr(record, "escalation", None)
+    ran = {member.name for member in escalation.members} if escalation else set()
     for index, result in enumerate(record.budgets):
         ran |= {member.name for member in result.members}
         found_by, step = table[f"member_{index}"].fillna(""), table[f"step_{index}"]
