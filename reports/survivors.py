@@ -163,7 +163,8 @@ def _segment(place: int, attack: Breaks, begin: float, width: float, scale) -> S
     if total:
         steps = np.repeat([step for step, _ in attack.at], [count for _, count in attack.at])
         label = f"broke {total}, half of them by step {int(steps[(total - 1) // 2])}"
-    marks = [step for step in (1, 10, 100, 1000) if step <= attack.steps and width > 60]
+    decades = (1, 10, 100) if attack.steps < 1000 else (10, 1000)
+    marks = [step for step in decades if step <= attack.steps and width > 60]
     return Segment(
         number=place + 1,
         name=attack.member,

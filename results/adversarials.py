@@ -107,7 +107,7 @@ def quantise(relative: np.ndarray, level: int, *, outward: bool) -> np.ndarray:
 
 def pack(adversarials: Adversarials) -> bytes:
     """Returns the file of these adversarials; equal ones give equal bytes."""
-    flat = adversarials.steps.reshape(len(adversarials), -1)
+    flat = adversarials.steps.reshape(len(adversarials), int(np.prod(adversarials.shape)))
     signs = flat[adversarials.levels == 1]
     exact = [adversarials.exact[place] for place in np.flatnonzero(adversarials.levels == EXACT)]
     values = np.array(exact, dtype="<f4").reshape(-1, 1)
