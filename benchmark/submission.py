@@ -91,7 +91,10 @@ def _arrays(content: bytes, path: Path) -> dict[str, np.ndarray]:
         with np.load(io.BytesIO(content), allow_pickle=False) as archive:
             if set(archive.files) != set(ARRAYS):
                 raise ValueError(f"it holds {', '.join(sorted(archive.files)) or 'no arrays'}")
-            return {name: archive[name] for name in ARRAYS}
+            arrays = {name: archive[name] for name in ARRAYS}
+        if not all(isinstance(values, np.ndarray) for values in arrays.values()):
+            raise ValueError("its members are no arrays")
+        return arrays
     except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
         raise InputContractError(f"{path}: expected an npz file with {expected}, without pickles ({error})") from error
 

@@ -157,8 +157,10 @@ def _read(content: bytes) -> dict[str, np.ndarray]:
             raise ValueError(f"expected arrays {sorted(_ARRAYS)}, got {sorted(archive.files)}")
         arrays = {name: archive[name] for name in _ARRAYS}
     for name, (dtype, axes) in _ARRAYS.items():
-        if arrays[name].dtype != dtype or arrays[name].ndim != axes:
-            raise ValueError(f"expected {name} of {np.dtype(dtype)} with {axes} axes, got {arrays[name].dtype}")
+        found = arrays[name]
+        if not isinstance(found, np.ndarray) or found.dtype != dtype or found.ndim != axes:
+            kind = getattr(found, "dtype", "no array")
+            raise ValueError(f"expected {name} of {np.dtype(dtype)} with {axes} axes, got {kind}")
     if arrays["version"] != VERSION:
         raise ValueError(f"its layout has version {arrays['version']}, this checkout reads {VERSION}")
     return arrays

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -134,6 +135,15 @@ def test_a_pickle_is_no_file_of_adversarials():
     for content in (pickle.dumps({"a": 1}), b"", b"PK\x03\x04", b"\x93NUMPY"):
         with pytest.raises(DamagedRecordError, match="restore the file from git"):
             unpack(content, "file.npz")
+
+
+def test_members_that_are_no_arrays_are_refused():
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name in arrays_of(pack(example())):
+            archive.writestr(f"{name}.npy", pickle.dumps({}))
+    with pytest.raises(DamagedRecordError, match="no array"):
+        unpack(buffer.getvalue(), "file.npz")
 
 
 def test_a_file_that_unfolds_to_too_much_is_refused_unread(monkeypatch):

@@ -46,7 +46,7 @@ def check(victim: ModelVictim, batch: Batch, protocol, outcome, stored, adversar
 @pytest.mark.parametrize("norm", [Norm.LINF, Norm.L2])
 def test_a_binary_score_has_a_certificate_at_every_budget_and_is_kept_once(norm):
     model = cnn(3)
-    batch = batch_for(model, images(20, shape=(1, 8, 8)), wrong=2)
+    batch = batch_for(model, images(10, shape=(1, 8, 8)), wrong=1)
     eps = (0.01, 0.03, 0.09) if norm is Norm.LINF else (0.05, 0.2, 0.6)
     protocol = protocol_of(APGD, eps=eps, norm=norm)
     outcome = attack(model, batch, protocol)
@@ -123,10 +123,10 @@ def test_a_lower_stored_score_is_carried_to_larger_budgets_with_its_point():
 
 def test_a_stochastic_victim_is_scored_on_the_final_draws_of_what_is_stored():
     model = NoisyInput(linear(2, shape=(1, 4, 4)), sigma=0.05, drop=0.0).eval()
-    batch = batch_for(linear(2, shape=(1, 4, 4)), images(6))
+    batch = batch_for(linear(2, shape=(1, 4, 4)), images(3))
     protocol = protocol_of(APGD, eps=(4 / 255, 0.1))
-    outcome = attack(model, batch, protocol, randomness=Randomness.SAMPLE)
-    victim = ModelVictim(model, Classification(2), slots=8, randomness=Randomness.SAMPLE)
+    outcome = attack(model, batch, protocol, slots=3, randomness=Randomness.SAMPLE)
+    victim = ModelVictim(model, Classification(2), slots=3, randomness=Randomness.SAMPLE)
     before = victim.spent.forwards
     stored, adversarials = certify(victim, batch, protocol, outcome, linf(4 / 255))
     assert adversarials.certified == (0,) and len(adversarials) > 0
