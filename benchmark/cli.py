@@ -51,6 +51,8 @@ def parser() -> Parser:
         "  python -m benchmark run --suite smoke      works without any data, in a few minutes\n"
         "  python -m benchmark report                 builds the pages from the records\n"
         "  python -m benchmark list defenses\n"
+        "  python -m benchmark explain JPEG breastmnist   why a row has its status\n"
+        "  python -m benchmark verify                 recomputes scores from stored adversarials\n"
         "  python -m benchmark COMMAND --help         options and examples of one command",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

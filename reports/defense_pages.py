@@ -159,7 +159,7 @@ def _other_lines(cell: Cell) -> list[dict[str, object]]:
 
 
 def _commands(row: Row) -> list[str]:
-    """Returns the commands that evaluate a row again, the one of each protocol and attack seed on a line."""
+    """Returns the commands that evaluate a row again, the one of each protocol on a line, and those that verify it."""
     lines = {}
     for cell in row.cells:
         key = (cell.protocol, row.n if row.n < cell.dataset.n_test else None)
@@ -169,4 +169,5 @@ def _commands(row: Row) -> list[str]:
         parts = ["python", "-m", "benchmark", "run", "--suite", "full", "--dataset", row.cells[0].dataset.name]
         parts += ["--defense", row.defense.name, "--protocol", protocol, "--seeds", ",".join(seeds)]
         commands.append(shlex.join(parts + (["--n", str(n)] if n else [])))
-    return commands
+    verify = ["python", "-m", "benchmark", "verify"]
+    return commands + [shlex.join([*verify, cell.record.key]) for cell in row.cells if cell.record.adversarials]

@@ -304,3 +304,11 @@ def test_a_table_without_its_columns_is_no_table(store):
     record = the_record(store)
     assert "lacks the columns member_1" in table_problems(record, store.samples(record).drop(columns="member_1"))[0]
     assert "outside [0, 1]" in table_problems(record, store.samples(record).assign(score_0=np.nan))[0]
+
+
+@pytest.mark.slow
+def test_a_stochastic_board_is_recomputed_on_the_same_draws(tmp_path):
+    record = tiny_board.run(tmp_path, tiny_board.NOISY)
+    found = check(RecordStore(tmp_path))
+    assert found.ending is Ending.VERIFIED, found.text
+    assert record.adversarials.certified == (0,) and record.adversarials.count > 0
