@@ -21,10 +21,12 @@ from attacks.victim import Access, ModelVictim
 from benchmark.access import Subject, access_to
 from benchmark.environment import provenance
 from benchmark.measure import model_cost, peak_memory_mb
+from benchmark.stored_adversarials import certify
 from benchmark.summary import Summary
 from datasets.batch import Batch
 from registry import AttackProtocol
 from registry.errors import ModelContractError
+from results.adversarials import Adversarials
 from results.record import Card, Checkpoint, Cost, EvaluationRecord, Flag, RecordStatus
 
 _log = logging.getLogger(__name__)
@@ -47,8 +49,8 @@ class Identity:
 
 def assess(
     subject: Subject, batch: Batch, protocol: AttackProtocol, identity: Identity, *, device: str, progress: Progress
-) -> tuple[EvaluationRecord, pd.DataFrame]:
-    """Returns the record of one evaluation and its sample table.
+) -> tuple[EvaluationRecord, pd.DataFrame, Adversarials | None]:
+    """Returns the record of one evaluation, its sample table and its certificates.
 
     Args:
         subject: The model.
@@ -71,6 +73,7 @@ def assess(
         access, facts = access_to(subject, batch, protocol, device, identity.attack_seed)
         outcome = run_protocol(access, batch, protocol, facts, seed=identity.attack_seed, watch=progress)
         flags = _flags(access.victim, batch, protocol, subject, outcome.clean_scores)
+        outcome, adversarials = certify(access.victim, batch, protocol, outcome, subject.spec.ranked_budget)
         summary = Summary(access.victim, batch, subject.spec, outcome)
         cost = _cost(subject.model, batch, access, identity.checkpoint, began, device)
     record = EvaluationRecord(
@@ -95,7 +98,7 @@ def assess(
         cost=cost,
         provenance=where,
     )
-    return record, summary.table()
+    return record, summary.table(), adversarials
 
 
 def check_model(subject: Subject, batch: Batch) -> Subject:

@@ -12,10 +12,22 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from benchmark.commands import data, doctor, list_entries, report, run, show, train, validate
+from benchmark.commands import (
+    challenge,
+    data,
+    doctor,
+    explain,
+    list_entries,
+    report,
+    run,
+    show,
+    train,
+    validate,
+    verify,
+)
 from registry.errors import BenchmarkError
 
-COMMANDS = (run, report, list_entries, train, validate, data, show, doctor)
+COMMANDS = (run, report, list_entries, train, validate, data, show, explain, verify, challenge, doctor)
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it: 128 + SIGINT."""
 _UNUSABLE_STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
@@ -39,6 +51,8 @@ def parser() -> Parser:
         "  python -m benchmark run --suite smoke      works without any data, in a few minutes\n"
         "  python -m benchmark report                 builds the pages from the records\n"
         "  python -m benchmark list defenses\n"
+        "  python -m benchmark explain JPEG breastmnist   why a row has its status\n"
+        "  python -m benchmark verify                 recomputes scores from stored adversarials\n"
         "  python -m benchmark COMMAND --help         options and examples of one command",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

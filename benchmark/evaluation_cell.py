@@ -15,13 +15,14 @@ from datasets.batch import Dataset
 from datasets.tasks.base import task_for
 from defenses.build import CheckpointInfo, defended_model
 from registry import DATASETS, DEFENSES, PROTOCOLS, Need
+from results.adversarials import Adversarials
 from results.record import Checkpoint, EvaluationRecord
 
 
 def evaluate_cell(
     cell: EvaluationCell, *, data_root: Path, checkpoints: Path, device: str, progress: Progress
-) -> tuple[EvaluationRecord, pd.DataFrame]:
-    """Returns the record of a cell and its sample table.
+) -> tuple[EvaluationRecord, pd.DataFrame, Adversarials | None]:
+    """Returns the record of a cell, its sample table and its certificates.
 
     Args:
         cell: What to evaluate.

@@ -59,10 +59,16 @@ def _budget(record: EvaluationRecord, result: BudgetResult) -> str:
         if estimates:
             lines.append(_indented(_columns([(f"{title}: {name}", text) for name, text in _estimates(estimates)])))
     rows = [
-        (m.name, m.attempted, m.lowered, m.broken, f"{m.robust_after:.1%}", m.errors, m.violations, m.no_gradient)
+        (
+            *(m.name, m.attempted, m.lowered, m.broken, f"{m.robust_after:.1%}", m.errors, m.violations, m.no_gradient),
+            *(m.forwards, m.backwards, format_duration(m.seconds)),
+        )
         for m in result.members
     ]
-    headings = ("attack", "attempted", "lowered", "broke", "left", "errors", "violations", "no gradient")
+    headings = (
+        *("attack", "attempted", "lowered", "broke", "left", "errors", "violations", "no gradient"),
+        *("forwards", "backwards", "time"),
+    )
     if rows:
         lines.append(_indented(format_table(headings, rows)))
     return "\n".join(lines)
@@ -90,6 +96,10 @@ def _provenance(record: EvaluationRecord) -> str:
         rows.append(("model", f"{cost.parameters} parameters, {latency}"))
     if record.samples is not None:
         rows.append(("samples", f"{record.samples.rows} rows in samples/{record.samples.name}"))
+    if record.adversarials is not None:
+        kept = record.adversarials
+        labels = ", ".join(_budget_label(record.budgets[index].budget) for index in kept.certified)
+        rows.append(("adversarials", f"{kept.count} in adversarials/{kept.name}, for all that is lowered at {labels}"))
     return "Made\n" + _indented(_columns(rows))
 
 

@@ -15,6 +15,7 @@ from benchmark.estimate import Cell, Costs
 from benchmark.plan import Plan
 from benchmark.progress import Progress, title
 from benchmark.states import CellState, evaluations_to_do, state_of, states_of, trainings_to_do
+from results.adversarials import Adversarials
 from results.record import EvaluationRecord, Failure, RecordStatus
 from results.store import RecordStore
 
@@ -31,8 +32,10 @@ class Work(Protocol):
     def train(self, cell: TrainingCell, inside: Inside) -> object:
         """Trains one cell and leaves its weights where `is_trained` finds them."""
 
-    def evaluate(self, cell: EvaluationCell, inside: Inside) -> tuple[EvaluationRecord, pd.DataFrame]:
-        """Returns the record of one cell and its per-sample facts."""
+    def evaluate(
+        self, cell: EvaluationCell, inside: Inside
+    ) -> tuple[EvaluationRecord, pd.DataFrame, Adversarials | None]:
+        """Returns the record of one cell, its per-sample facts and its certificates."""
 
     def failed_record(self, cell: EvaluationCell, failure: Failure) -> EvaluationRecord:
         """Returns the record that says why a cell failed."""
@@ -157,16 +160,16 @@ class Run:
                 return True
             failure = next((self._broken[key] for key in cell.needs if key in self._broken), None)
             self.progress.begin(cell)
-            record, samples = None, None
+            record, samples, adversarials = None, None, None
             if failure is None:
                 try:
-                    record, samples = self._work.evaluate(cell, self.progress.inside)
+                    record, samples, adversarials = self._work.evaluate(cell, self.progress.inside)
                     failure = record.failure
                 except Exception as error:  # an entry's code may raise anything; the other cells go on
                     failure = _failure(error)
             if failure is not None and (record is None or record.status is RecordStatus.DONE):
-                record, samples = self._work.failed_record(cell, failure), None
-            self._store.write(record, samples)
+                record, samples, adversarials = self._work.failed_record(cell, failure), None, None
+            self._store.write(record, samples, adversarials)
             if failure is not None:
                 self._note_failure(cell, failure)
             else:

@@ -14,6 +14,7 @@ from benchmark.runner import Inside
 from benchmark.training_cell import train_cell
 from benchmark.weights import is_trained, weights_sha256
 from registry import DATASETS, DEFENSES, PROTOCOLS, TASKS
+from results.adversarials import Adversarials
 from results.record import EvaluationRecord, Failure, RecordStatus
 
 
@@ -34,8 +35,10 @@ class Workplace:
             cell, data_root=self.data_root, checkpoints=self.checkpoints, device=self.device, progress=inside
         )
 
-    def evaluate(self, cell: EvaluationCell, inside: Inside) -> tuple[EvaluationRecord, pd.DataFrame]:
-        """Returns the record of one cell and its per-sample facts."""
+    def evaluate(
+        self, cell: EvaluationCell, inside: Inside
+    ) -> tuple[EvaluationRecord, pd.DataFrame, Adversarials | None]:
+        """Returns the record of one cell, its per-sample facts and its certificates."""
         return evaluate_cell(
             cell, data_root=self.data_root, checkpoints=self.checkpoints, device=self.device, progress=inside
         )

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from registry import Budget, ThreatModel
 from registry.errors import BenchmarkError, DamagedRecordError
-from results.budgets import as_budget
+from results.budgets import as_budget, as_threat_model
 from results.record import BudgetResult, Card, EvaluationRecord
 
 
@@ -111,7 +109,7 @@ def read_cell(record: EvaluationRecord) -> Cell:
             protocol=str(protocol["name"]),
             protocol_title=str(protocol["title"]),
             ranks=bool(protocol["ranks"]),
-            threat_model=ThreatModel(**_threat_model(protocol["threat_model"])),
+            threat_model=as_threat_model(protocol["threat_model"]),
             budgets=tuple((as_budget(result.budget), result) for result in record.budgets),
         )
     except BenchmarkError as error:
@@ -120,11 +118,6 @@ def read_cell(record: EvaluationRecord) -> Cell:
         raise DamagedRecordError(
             f"a card of record {record.key} lacks what pages need ({type(error).__name__}: {error}); evaluate it again"
         ) from error
-
-
-def _threat_model(card: Mapping[str, Any]) -> dict[str, Any]:
-    default = ThreatModel()
-    return {name: type(getattr(default, name))(card[name]) for name in ThreatModel.__slots__}
 
 
 def _dataset(card: Card) -> DatasetFacts:

@@ -14,6 +14,7 @@ from reports.figures import CurvePoint, Figure, curve_figure
 from reports.leaderboard import Leaderboard, Row, Standings
 from reports.pages import BELOW_ROOT, front_board
 from reports.pooling import Pooled, pool_estimates
+from reports.survivors import survivor_figure
 from results.record import RecordStatus
 
 Step = tuple[Leaderboard, Row]
@@ -99,6 +100,7 @@ def _part(facts: DefenseFacts, steps: Sequence[Step]) -> dict[str, object]:
         "anchor": board_page(board, "").removeprefix("boards/").strip("."),
         "href": BELOW_ROOT + board_page(board),
         "figure": _figure(facts, steps, board, has_twin),
+        "survivors": survivor_figure(row.survivors) if row.survivors else None,
         "has_twin": has_twin,
         "twin_name": twin.defense.name if twin else "",
         "twin_clean": twin.clean if twin else None,
@@ -157,7 +159,7 @@ def _other_lines(cell: Cell) -> list[dict[str, object]]:
 
 
 def _commands(row: Row) -> list[str]:
-    """Returns the commands that evaluate a row again, the one of each protocol and attack seed on a line."""
+    """Returns the commands that evaluate a row again, the one of each protocol on a line, and those that verify it."""
     lines = {}
     for cell in row.cells:
         key = (cell.protocol, row.n if row.n < cell.dataset.n_test else None)
@@ -167,4 +169,5 @@ def _commands(row: Row) -> list[str]:
         parts = ["python", "-m", "benchmark", "run", "--suite", "full", "--dataset", row.cells[0].dataset.name]
         parts += ["--defense", row.defense.name, "--protocol", protocol, "--seeds", ",".join(seeds)]
         commands.append(shlex.join(parts + (["--n", str(n)] if n else [])))
-    return commands
+    verify = ["python", "-m", "benchmark", "verify"]
+    return commands + [shlex.join([*verify, cell.record.key]) for cell in row.cells if cell.record.adversarials]

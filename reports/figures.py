@@ -102,8 +102,8 @@ def curve_figure(
     return Figure(
         curves=tuple(_draw(title, style, points, scale, norm) for title, style, points in curves),
         x_ticks=tuple(Tick(at=scale(size), label=format_eps(norm, size) if size else "0") for size in sizes),
-        y_ticks=tuple(Tick(at=_height(value / 100), label=str(value)) for value in range(0, 101, 25)),
-        baseline=None if constant_predictor is None else _height(constant_predictor),
+        y_ticks=tuple(Tick(at=height_of(value / 100), label=str(value)) for value in range(0, 101, 25)),
+        baseline=None if constant_predictor is None else height_of(constant_predictor),
         ranked=scale(ranked.size) if ranked and ranked.size in sizes else None,
         x_title=f"eps, {norm} (logarithmic above the smallest)",
         y_title=f"{quality} (%)",
@@ -123,7 +123,8 @@ def _eps_scale(sizes: Sequence[float]):
     return place
 
 
-def _height(value: float) -> float:
+def height_of(value: float) -> float:
+    """Returns the height of a share, 0 to 1, in SVG units."""
     return round(TOP + (HEIGHT - BOTTOM - TOP) * (1 - min(max(value, 0.0), 1.0)), 1)
 
 
@@ -131,9 +132,9 @@ def _draw(title: str, style: str, points: Sequence[CurvePoint], scale, norm: str
     marks = tuple(
         Mark(
             x=scale(point.size),
-            y=_height(point.estimate.value),
-            low=_height(point.estimate.low),
-            high=_height(point.estimate.high),
+            y=height_of(point.estimate.value),
+            low=height_of(point.estimate.low),
+            high=height_of(point.estimate.high),
             label=_describe(title, point, norm),
         )
         for point in points

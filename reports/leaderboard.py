@@ -9,6 +9,7 @@ from registry.threat_model import EVERYTHING
 from reports.cards import Cell, DatasetFacts, DefenseFacts, PublishedClaim
 from reports.pooling import Pooled, PooledCost, PooledMember
 from reports.selection import SetAside
+from reports.survivors import Survivors
 from results.record import Flag
 
 AGGREGATE_MINIMUM = 300
@@ -69,6 +70,8 @@ class Row:
     claims: tuple[PublishedClaim, ...]
     """Claims of its authors for this data set and budget."""
     members: tuple[PooledMember, ...]
+    survivors: Survivors | None = None
+    """Who was left over the steps of each attack; 0/1 scores only."""
     cells: tuple[Cell, ...]
     """The cells behind it, one for each seed."""
 

@@ -13,6 +13,7 @@ from reports.leaderboard import Change, FailedRow, Leaderboard, Row, SeedFlag
 from reports.pooling import Pooled, pool_cost, pool_estimates, pool_members, pool_named, pool_scores, training_seconds
 from reports.scores import ContestScores
 from reports.selection import Contest
+from reports.survivors import survivors_of
 from results.record import BudgetResult, Estimate
 from results.statistics import tie_groups
 from results.verdict import VerdictStatus, verdict
@@ -95,6 +96,7 @@ def _row(cells: Sequence[Cell], scores: ContestScores, budget: Budget, baseline:
         cost=pool_cost(present, baseline),
         claims=_claims(present[0], budget),
         members=pool_members(results),
+        survivors=survivors_of(present, scores.frames(present), budget, pool_members(results)),
         cells=tuple(present),
     )
 

@@ -20,6 +20,8 @@ from results.sample_table import SAMPLE_ID, score_column
 from results.statistics import as_scores, is_binary, proportion
 
 CLEAN_COLUMN = "clean_score"
+FOUND = ("score_", "member_", "step_")
+"""Beginnings of the columns that say how low a score went, who lowered it, and when."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +73,10 @@ class ContestScores:
     def of(self, name: str) -> EntrantScores | None:
         """Returns the scores of a defense, or None where a sample table is missing or damaged."""
         return self._entrants[name]
+
+    def frames(self, cells: Sequence[Cell]) -> list[pd.DataFrame] | None:
+        """Returns the sample tables of some cells, or None where one is lost."""
+        return None if None in [self._table(cell) for cell in cells] else [self._samples(cell.record) for cell in cells]
 
     def complete(self, name: str) -> bool:
         """Returns whether a defense was scored on the same samples as a full row."""
@@ -136,7 +142,7 @@ class ContestScores:
         """Returns the scores in a record's sample table, in the order of the sample ids; read once."""
         if record.key not in self._frames_read:
             frame = self._frames(record)
-            names = [name for name in frame if name in (SAMPLE_ID, CLEAN_COLUMN) or name.startswith("score_")]
+            names = [name for name in frame if name in (SAMPLE_ID, CLEAN_COLUMN) or name.startswith(FOUND)]
             frame = frame[names]
             ascending = frame[SAMPLE_ID].is_monotonic_increasing
             self._frames_read[record.key] = frame if ascending else frame.sort_values(SAMPLE_ID, ignore_index=True)

@@ -150,7 +150,7 @@ def _current(cells: list[Cell], aside: list[SetAside]) -> list[Cell]:
 
 
 def _revision_scopes(cell: Cell) -> list[tuple[str, str]]:
-    shared = [(kind, "") for kind in SHARED_REVISIONS]
+    shared = [(kind, "") for kind in SHARED_REVISIONS if kind in cell.record.revisions]
     return [*shared, ("defense", cell.defense.name), ("protocol", cell.protocol)]
 
 

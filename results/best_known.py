@@ -18,8 +18,8 @@ from results.statistics import is_binary, mean_estimate
 ReadSamples = Callable[[EvaluationRecord], pd.DataFrame]
 """Returns the sample table of a record, e.g. `RecordStore.samples`."""
 
-ATTACKER_REVISIONS = frozenset({"protocol", "engine"})
-"""Revisions that may differ between records of one victim."""
+ATTACKER_REVISIONS = frozenset({"protocol", "engine", "twin"})
+"""Revisions that may differ between records of one victim: what attacked it, and through which surrogate."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +40,8 @@ def best_known(
     """Returns the per-sample minimum over a ranked record and all comparable ones.
 
     A record counts if it is done and names the same defense, checkpoint, data, split, threat model (all fields) and
-    the revisions of all but protocol and engine; of its samples those count that the ranked record holds too. For a
-    stochastic defense the scores are estimates, and a minimum over many records reads too low: compare few.
+    the revisions of all but protocol, engine and twin; of its samples those count that the ranked record holds too. For
+    a stochastic defense the scores are estimates, and a minimum over many records reads too low: compare few.
 
     Args:
         record: The ranked protocol's finished record.
@@ -60,7 +60,7 @@ def best_known(
         )
     lowest, lowered_by = own, set()
     for other in others:
-        if other.key == record.key or _victim(other) != _victim(record):
+        if other.key == record.key or not same_question(other, record):
             continue
         scores = _scores_at(other, budget, samples_of)
         if scores is None:
@@ -73,6 +73,11 @@ def best_known(
     return BestKnown(
         estimate=mean_estimate(scores, is_binary(scores)), scores=scores, lowered_by=tuple(sorted(lowered_by))
     )
+
+
+def same_question(one: EvaluationRecord, other: EvaluationRecord) -> bool:
+    """Returns whether two records attacked the same weights on the same data under the same rules."""
+    return _victim(one) == _victim(other)
 
 
 def _victim(record: EvaluationRecord) -> tuple:

@@ -1,10 +1,16 @@
-"""How a budget is found in a record, whose floats are rounded."""
+"""How a threat model and a budget are read from a record, whose floats are rounded."""
 
 from __future__ import annotations
 
-from registry import Budget, Norm
+from registry import Budget, Norm, ThreatModel
 from results.record import Card, EvaluationRecord
 from results.serialize import rounded
+
+
+def as_threat_model(card: Card) -> ThreatModel:
+    """Returns the threat model of a card."""
+    default = ThreatModel()
+    return ThreatModel(**{name: type(getattr(default, name))(card[name]) for name in ThreatModel.__slots__})
 
 
 def as_budget(budget: Budget | Card) -> Budget:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of the record's layout; readers refuse newer ones and upgrade older ones."""
 
 Card = dict[str, Any]
@@ -171,6 +171,20 @@ class SampleFile:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AdversarialFile:
+    """The certificates of a record: the adversarials behind its scores."""
+
+    name: str
+    """File name in the adversarials folder: its sha256, shortened, with .npz."""
+    sha256: str
+    """Checksum of the file."""
+    count: int
+    """Number of adversarials; one that holds at larger budgets too is kept once."""
+    certified: tuple[int, ...]
+    """Indices of the budgets at which every lowered sample has its adversarial there."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Failure:
     """Why a cell failed."""
 
@@ -226,6 +240,8 @@ class EvaluationRecord:
     """Soundness flags and notes, with evidence."""
     samples: SampleFile | None = None
     """Per-sample facts: columns sample_id, clean_score, score_<k>, member_<k>, step_<k>, and the task's own."""
+    adversarials: AdversarialFile | None = None
+    """Certificates of attack; None where nobody attacked, and in records from before they were kept."""
     cost: Cost | None = None
     """Cost of defense and evaluation."""
     provenance: Provenance

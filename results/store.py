@@ -1,4 +1,4 @@
-"""Where records live: one JSON file per cell, its per-sample Parquet beside it, nothing else to keep in step."""
+"""Where records live: one JSON file per cell, its side files beside it, nothing else to keep in step."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ import pandas as pd
 from filelock import FileLock, Timeout
 
 from registry.errors import DamagedRecordError, ResultsError
+from results.adversarials import Adversarials, pack, unpack
 from results.atomic_file import cannot_write, write_atomically
 from results.migrate import WHAT_TO_DO
-from results.record import EvaluationRecord, RecordStatus, SampleFile
+from results.record import AdversarialFile, EvaluationRecord, RecordStatus, SampleFile
 from results.sample_table import from_parquet, sha256_of, to_parquet
 from results.serialize import from_json, to_json
 
@@ -26,9 +27,10 @@ _KEY = re.compile(r"[^/.][^/]*/[^/.][^/]*/[^/.][^/]*")
 
 
 class RecordStore:
-    """A folder of records: `<dataset>/<defense>/<protocol>-s<seed>-<digest>.json` and `samples/<sha256>.parquet`.
+    """A folder of records: `<dataset>/<defense>/<protocol>-s<seed>-<digest>.json`, with side files named by checksum.
 
-    Readers take no lock: a file appears whole or not at all, and a record only after its sample table. Many
+    Side files are `samples/<sha256>.parquet`, the per-sample table, and `adversarials/<sha256>.npz`, the certificates.
+    Readers take no lock: a file appears whole or not at all, and a record only after its side files. Many
     processes may share the folder, also one on a network drive; `claim` keeps them from doing one cell twice.
 
     Args:
@@ -79,14 +81,20 @@ class RecordStore:
                 log.warning("skipped: %s", error)
                 self.damaged.append((path, str(error)))
 
-    def write(self, record: EvaluationRecord, samples: pd.DataFrame | None = None) -> Path:
-        """Writes the sample table, then the record that names it, and returns the record's path.
+    def write(
+        self,
+        record: EvaluationRecord,
+        samples: pd.DataFrame | None = None,
+        adversarials: Adversarials | None = None,
+    ) -> Path:
+        """Writes the side files, then the record that names them, and returns the record's path.
 
         A done record replaces a failed one; a failed record leaves a done one as it is.
 
         Args:
-            record: The record; its field `samples` is filled in from the table.
+            record: The record; its fields `samples` and `adversarials` are filled in from the other arguments.
             samples: One row per sample, see `EvaluationRecord.samples`; None leaves that field as it is.
+            adversarials: Certificates of attack; None leaves that field as it is.
 
         Raises:
             ResultsError: The folder cannot be written, or the record could not be read back; nothing is left.
@@ -95,15 +103,21 @@ class RecordStore:
         if record.status is RecordStatus.FAILED and self._is_done(path):
             log.warning("%s failed this time; its finished record is kept", record.key)
             return path
-        content = None if samples is None else to_parquet(samples)
-        if content is not None:
+        side_files: list[tuple[Path, bytes]] = []
+        if samples is not None:
+            content = to_parquet(samples)
             checksum = sha256_of(content)
-            name = f"{checksum[:16]}.parquet"
-            record = replace(record, samples=SampleFile(name=name, sha256=checksum, rows=len(samples)))
+            named = SampleFile(name=f"{checksum[:16]}.parquet", sha256=checksum, rows=len(samples))
+            record = replace(record, samples=named)
+            side_files.append((self.samples_path(record), content))
+        if adversarials is not None:
+            content = pack(adversarials)
+            record = replace(record, adversarials=_named(adversarials, sha256_of(content)))
+            side_files.append((self.adversarials_path(record), content))
         text = to_json(record)
         from_json(text, f"record {record.key}")
-        if content is not None:
-            write_atomically(self.samples_path(record), content)
+        for side_path, content in side_files:
+            write_atomically(side_path, content)
         write_atomically(path, text.encode())
         return path
 
@@ -125,21 +139,36 @@ class RecordStore:
             DamagedRecordError: The file's checksum is another one.
         """
         path = self.samples_path(record)
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise ResultsError(f"{path} of record {record.key}: {error.strerror}; {WHAT_TO_DO}") from error
-        checksum = sha256_of(content)
-        if checksum != record.samples.sha256:
-            raise DamagedRecordError(
-                f"{path}: expected sha256 {record.samples.sha256}, got {checksum}: torn or altered; {WHAT_TO_DO}"
-            )
-        return from_parquet(content)
+        return from_parquet(_checked(path, record.samples.sha256, record.key))
+
+    def adversarials_path(self, record: EvaluationRecord) -> Path:
+        """Returns where the certificates of a record lie.
+
+        Raises:
+            ResultsError: The record has none.
+        """
+        if record.adversarials is None:
+            raise ResultsError(f"record {record.key} ({record.status}) keeps no adversarials; run the cell again")
+        return self.folder / "adversarials" / Path(record.adversarials.name).name
+
+    def adversarials(self, record: EvaluationRecord) -> Adversarials:
+        """Returns the certificates of a record, after checking that they are those the record was written with.
+
+        Raises:
+            ResultsError: The record has none, or their file is missing.
+            DamagedRecordError: The file's checksum is another one, or it is no file of adversarials.
+        """
+        path = self.adversarials_path(record)
+        return unpack(_checked(path, record.adversarials.sha256, record.key), str(path))
 
     def orphans(self) -> tuple[Path, ...]:
-        """Returns the sample tables that no readable record names, sorted; re-runs leave them, and they may go."""
-        named = {record.samples.name for record in self.records() if record.samples}
-        return tuple(path for path in sorted(self.folder.glob("samples/*.parquet")) if path.name not in named)
+        """Returns the side files that no readable record names, sorted; re-runs leave them, and they may go."""
+        named = set()
+        for record in self.records():
+            named |= {self.samples_path(record)} if record.samples else set()
+            named |= {self.adversarials_path(record)} if record.adversarials else set()
+        present = [*self.folder.glob("samples/*.parquet"), *self.folder.glob("adversarials/*.npz")]
+        return tuple(path for path in sorted(present) if path not in named)
 
     @contextmanager
     def claim(self, key: str) -> Iterator[FileLock | None]:
@@ -182,3 +211,24 @@ class RecordStore:
             return path.exists() and self._read(path).status is RecordStatus.DONE
         except ResultsError:
             return False
+
+
+def _named(adversarials: Adversarials, checksum: str) -> AdversarialFile:
+    return AdversarialFile(
+        name=f"{checksum[:16]}.npz",
+        sha256=checksum,
+        count=len(adversarials),
+        certified=adversarials.certified,
+    )
+
+
+def _checked(path: Path, expected: str, key: str) -> bytes:
+    """Returns the content of a side file whose checksum is the one its record names."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ResultsError(f"{path} of record {key}: {error.strerror}; {WHAT_TO_DO}") from error
+    checksum = sha256_of(content)
+    if checksum != expected:
+        raise DamagedRecordError(f"{path}: expected sha256 {expected}, got {checksum}: torn or altered; {WHAT_TO_DO}")
+    return content

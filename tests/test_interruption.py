@@ -50,7 +50,7 @@ def contents(results: Path) -> dict[str, object]:
         path.relative_to(results).as_posix(): without_times(json.loads(path.read_text()))
         for path in results.rglob("*.json")
     }
-    return documents | {path.name: None for path in results.rglob("*.parquet")}
+    return documents | {path.name: None for ending in ("parquet", "npz") for path in results.rglob(f"*.{ending}")}
 
 
 @pytest.fixture(scope="module")

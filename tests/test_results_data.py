@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from registry.errors import ResultsError
-from results.record import EvaluationRecord, RecordStatus
+from results.consistency import certificate_problems, table_problems
+from results.record import SCHEMA, EvaluationRecord, RecordStatus
 from results.sample_table import SAMPLE_ID, score_column
 from results.serialize import to_json
 from results.store import RecordStore
@@ -17,6 +20,8 @@ RECORDS = Path(__file__).parent.parent / "results" / "records"
 RECORD_BYTES = 64_000
 """Largest record that git takes; 6 budgets of 6 members on 9 classes need 49 kB, 2 kB of it when compressed."""
 SAMPLES_BYTES = 200_000
+ADVERSARIALS_BYTES = 1_500_000
+"""Largest file of adversarials that git takes."""
 
 
 def problems_of(folder: Path) -> list[str]:
@@ -27,8 +32,9 @@ def problems_of(folder: Path) -> list[str]:
     found += [f"{path}: no record names it; delete it" for path in store.orphans()]
     keys = store.keys()
     known = {store.path_of(key) for key in keys} | set(folder.glob("samples/*.parquet"))
+    known |= set(folder.glob("adversarials/*.npz"))
     known |= set(folder.glob(".locks/*.lock")) | {folder / ".gitkeep"}
-    found += [f"{path}: neither a record nor a sample table; delete it" for path in _files(folder) - known]
+    found += [f"{path}: neither a record nor a side file; delete it" for path in _files(folder) - known]
     return sorted(found)
 
 
@@ -40,7 +46,7 @@ def _files(folder: Path) -> set[Path]:
 def _problems(store: RecordStore, record: EvaluationRecord) -> list[tuple[Path, str]]:
     path = store.path_of(record.key)
     problems = []
-    if path.read_text(encoding="utf-8") != to_json(record):
+    if not _as_written(path.read_text(encoding="utf-8"), record):
         problems.append((path, "not the bytes the store writes; do not edit records by hand"))
     if path.stat().st_size > RECORD_BYTES:
         problems.append((path, f"{path.stat().st_size} bytes, at most {RECORD_BYTES}"))
@@ -50,6 +56,8 @@ def _problems(store: RecordStore, record: EvaluationRecord) -> list[tuple[Path, 
         table = store.samples(record)
     except ResultsError as error:
         return [*problems, (path, str(error))]
+    if record.adversarials is not None:
+        problems += _certificates(store, record, table)
     samples = store.samples_path(record)
     if samples.stat().st_size > SAMPLES_BYTES:
         problems.append((samples, f"{samples.stat().st_size} bytes, at most {SAMPLES_BYTES}"))
@@ -67,12 +75,37 @@ def _problems(store: RecordStore, record: EvaluationRecord) -> list[tuple[Path, 
     return problems
 
 
+def _certificates(store: RecordStore, record: EvaluationRecord, table: pd.DataFrame) -> list[tuple[Path, str]]:
+    path = store.adversarials_path(record)
+    try:
+        problems = [(path, text) for text in certificate_problems(record, table, store.adversarials(record))]
+    except ResultsError as error:
+        return [(store.path_of(record.key), str(error))]
+    if path.stat().st_size > ADVERSARIALS_BYTES:
+        problems.append((path, f"{path.stat().st_size} bytes, at most {ADVERSARIALS_BYTES}"))
+    return problems
+
+
+def _as_written(text: str, record: EvaluationRecord) -> bool:
+    """Returns whether a file holds the bytes that a store wrote; records of older layouts stay as they were."""
+    document = json.loads(text)
+    if document["schema"] == SCHEMA:
+        return text == to_json(record)
+    return text == json.dumps(document, indent=0, sort_keys=True, ensure_ascii=False) + "\n"
+
+
 def test_committed_records(capsys: pytest.CaptureFixture) -> None:
     keys = RecordStore(RECORDS).keys()
     with capsys.disabled():
         print(f"\n{len(keys)} committed records checked")
     assert len(keys) == len([path for path in _files(RECORDS) if path.suffix == ".json"])
     assert problems_of(RECORDS) == []
+
+
+def test_committed_records_say_what_their_tables_say() -> None:
+    store = RecordStore(RECORDS)
+    done = [record for record in store.records() if record.status is RecordStatus.DONE]
+    assert [(record.key, text) for record in done for text in table_problems(record, store.samples(record))] == []
 
 
 @pytest.fixture

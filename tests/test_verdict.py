@@ -182,7 +182,7 @@ def test_best_known_leaves_other_questions_alone(store: RecordStore, changes: di
 def test_best_known_spans_revisions_of_attackers_and_budgets_by_place(store: RecordStore) -> None:
     ranked = _keep(store, "standard", [1, 1])
     budgets = (example_budget(eps=2 / 255), example_budget())
-    revisions = {"dataset": 1, "task": 1, "defense": 1, "protocol": 5, "engine": 3}
+    revisions = {"dataset": 1, "task": 1, "defense": 1, "protocol": 5, "engine": 3, "twin": 1}
     samples = example_samples([1, 1]).assign(score_1=[0.0, 1.0])
     key = "phantom/Undefended/adaptive-s0-ff"
     card = {**ranked.protocol, "name": "adaptive"}

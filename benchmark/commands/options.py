@@ -78,6 +78,15 @@ def seed(text: str) -> int:
     return int(text)
 
 
+def eps(text: str) -> float:
+    """Returns a radius written as "4/255" or "0.0157", as argparse wants it."""
+    try:
+        above, _, below = text.partition("/")
+        return float(above) / float(below or 1)
+    except (ValueError, ZeroDivisionError):
+        raise argparse.ArgumentTypeError(f"expected a number such as 4/255 or 0.5, got {text!r}") from None
+
+
 def seeds(text: str) -> tuple[int, ...]:
     """Returns seeds written as "0,1,2", as argparse wants them."""
     parts = [part.strip() for part in text.split(",")]

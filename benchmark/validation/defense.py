@@ -156,7 +156,7 @@ def _quick_evaluation(bench: Bench) -> str:
         checkpoint=Checkpoint(sha256=info.sha256, seed=SEED),
     )
     batch = bench.dataset.splits["test"].take(np.arange(ROWS))
-    record, samples = assess(subject, batch, protocol, identity, device="cpu", progress=lambda share, text: None)
+    record, samples, _ = assess(subject, batch, protocol, identity, device="cpu", progress=lambda share, text: None)
     result = record.budgets[0]
     for member in result.members:
         if member.errors or member.error:

@@ -1,0 +1,78 @@
+"""`verify`: recomputes records from their certificates, without attacking."""
+
+from __future__ import annotations
+
+import argparse
+
+from benchmark.commands.options import add_command, add_data, add_device, add_entries, add_results
+
+
+def add_to(commands: argparse._SubParsersAction) -> None:
+    """Adds the command to the parser."""
+    parser = add_command(
+        commands,
+        "verify",
+        "recompute the scores of records from data, weights and adversarials, without attacking",
+        "\n'breastmnist/*'\n--results my_results 'phantom2/JPEG/standard-*'",
+    )
+    parser.add_argument(
+        "patterns",
+        metavar="GLOB",
+        nargs="*",
+        help="records by key, its beginning, or a shell pattern of it (default: all)",
+    )
+    add_results(parser)
+    add_data(parser)
+    add_device(parser)
+    add_entries(parser)
+    parser.set_defaults(execute=execute)
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Prints a line for each record; 1 where one does not hold."""
+    import time
+
+    from benchmark.data_folder import data_root
+    from benchmark.environment import resolve_device
+    from benchmark.verification import Ending, Place, Verifier
+    from benchmark.weights import checkpoints_folder
+    from registry import load_entries
+    from results.store import RecordStore
+
+    load_entries(args.entries)
+    store = RecordStore(args.results)
+    keys = _chosen(store.keys(), args)
+    place = Place(
+        data_root=data_root(args.data),
+        checkpoints=checkpoints_folder(args.results),
+        device=resolve_device(args.device),
+    )
+    verifier, counts, started = Verifier(store, place), dict.fromkeys(Ending, 0), time.monotonic()
+    for key in keys:
+        found = verifier.check(key)
+        counts[found.ending] += 1
+        print(f"{found.ending:<4}  {key}: {found.text}", flush=True)
+    print(
+        f"{len(keys)} records: {counts[Ending.VERIFIED]} verified, {counts[Ending.FAILED]} failed, "
+        f"{counts[Ending.SKIPPED]} skipped, in {time.monotonic() - started:.1f} s"
+    )
+    return 1 if counts[Ending.FAILED] else 0
+
+
+def _chosen(keys: tuple[str, ...], args: argparse.Namespace) -> tuple[str, ...]:
+    """Returns the keys that any pattern names; without a pattern, all."""
+    from fnmatch import fnmatchcase
+
+    from registry.errors import UnknownEntryError
+
+    if not keys:
+        raise UnknownEntryError(f"{args.results} holds no records; make some: python -m benchmark run")
+    if not args.patterns:
+        return keys
+    chosen: set[str] = set()
+    for pattern in args.patterns:
+        matches = {key for key in keys if fnmatchcase(key, pattern) or key.startswith(pattern)}
+        if not matches:
+            raise UnknownEntryError(f"no record matches {pattern!r} among {len(keys)} in {args.results}")
+        chosen |= matches
+    return tuple(key for key in keys if key in chosen)
