@@ -26,7 +26,7 @@ def change_to_boundary(ball: Ball, begin: Tensor, seen_from: Tensor, answer: Ans
     rise = -answer.objective - ((begin - seen_from) * slope).flatten(1).sum(1)
     low, high = -begin, 1 - begin
     if ball.eps.numel() > 1:
-        share = ball.eps / ball.eps.max()
+        share = ball.eps / ball.eps.max().clamp(min=1e-12)
         slope, low, high = slope * share, _relative(ball, low), _relative(ball, high)
     change = nearest_change(ball.norm, slope.flatten(1), rise, low.flatten(1), high.flatten(1)).reshape(begin.shape)
     return change if ball.eps.numel() == 1 else change * share
