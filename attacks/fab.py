@@ -134,7 +134,7 @@ class FAB:
         change = memory["best_point"] - ball.originals
         back = 0.95 * memory["best_value"] / (memory["best_value"] - memory["low_value"])
         back = torch.where(torch.isfinite(back), back, 0.5)
-        share = 1 - back * (1 - memory["low_size"] / memory["best_size"])
+        share = 1 - back * (1 - memory["low_size"] / memory["best_size"].clamp(min=1e-12))
         between = ball.originals + _like(share, change) * change
         size = ball.size(memory["best_point"])
         surface = ball.project(ball.originals + _like((1 - 1e-6) / size.clamp(min=1), change) * change)

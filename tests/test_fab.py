@@ -163,6 +163,17 @@ def test_the_walk_keeps_within_its_reach_and_gives_up_where_nothing_is_found():
     assert rows.step.tolist() == [6, 6]
 
 
+def test_an_original_that_is_adversarial_already_is_no_error():
+    """As under noise, where a sample may be right on the mean of its draws and wrong on one of them."""
+    run, rows, rng = FAB(steps=3), rows_for(1), KeyedRandom(seed=0)
+    run.start(rows, rng)
+    while not rows.done:
+        query = run.ask(rows, rng)
+        assert torch.isfinite(query.points).all()
+        rows.step = rows.step + 1
+        run.tell(rows, query, Answer(torch.ones(1), torch.ones(1), torch.ones_like(query.points)))
+
+
 def test_a_noisy_victim_is_attacked_without_errors():
     model = NoisyInput(linear(3, shape=(1, 8, 8)))
     batch = batch_for(model.base, images(6, shape=(1, 8, 8)))
