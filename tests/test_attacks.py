@@ -12,7 +12,7 @@ from attacks.engine import Outcome
 from datasets.batch import Batch
 from datasets.tasks.classification import Classification, MultiLabelClassification
 from datasets.tasks.segmentation import Segmentation
-from registry import PROTOCOLS, CellFacts, Member, Randomness, linf, load_entries
+from registry import PROTOCOLS, CellFacts, Member, Norm, Randomness, linf, load_entries
 from tests.toys import NoisyInput, Quantise, attack, batch_for, cnn, images, linear, protocol_of
 
 EPS = 0.03
@@ -51,7 +51,17 @@ OWN = {
     "fgsm": Member(name="fgsm", attack="attacks.gradient:fgsm"),
     "apgd": Member(name="apgd", attack="attacks.apgd:APGD", options={"steps": 3, "restarts": 2}),
     "square": Member(name="square", attack="attacks.square:Square", options={"queries": 12, "restarts": 2}),
+    "fab": Member(name="fab", attack="attacks.fab:FAB", options={"steps": 3, "restarts": 2}, objective="margin"),
+    "deepfool": Member(name="deepfool", attack="attacks.deepfool:DeepFool", options={"steps": 3}, objective="margin"),
+    "cw": Member(
+        name="cw",
+        attack="attacks.carlini_wagner:CarliniWagner",
+        options={"steps": 4, "search_steps": 2},
+        objective="margin",
+    ),
 }
+NORMS = {"cw": Norm.L2}
+"""Norms of the attacks that are not for Linf; an L2 ball lies in the Linf ball of the same eps."""
 
 
 def shrunk(member: Member) -> Member:
@@ -107,7 +117,7 @@ def twin_of(kind: str) -> nn.Module:
 def run(name: str, eps: float = EPS, seed: int = 0, again: int = 0) -> Outcome:
     kind, member = CASES[name]
     model, task, facts = VICTIMS[kind]
-    protocol = protocol_of(member, eps=(eps,))
+    protocol = protocol_of(member, eps=(eps,), norm=NORMS.get(member.name, Norm.LINF))
     options = {"seed": seed, "twin": twin_of(kind), "randomness": facts.randomness}
     return attack(model, samples(kind), protocol, task=task, slots=4 if kind == "noisy" else 8, **options)
 
