@@ -119,7 +119,8 @@ class APGDL1:
         memory, ball = rows.memory, self._phases.ball(rows, place)
         if ball.support is not None:
             gradient = gradient * ball.support
-        direction = _sparse_sign(by_ball(gradient, ball.eps), memory["share"]).reshape(point.shape)
+        movable = torch.where(gradient > 0, point < 1, point > 0)
+        direction = _sparse_sign(by_ball(gradient * movable, ball.eps), memory["share"]).reshape(point.shape)
         target = point + per_ball(memory["step_size"], point) * ball.eps * direction
         ends = self._phases.begins.to(place.device)[(place + 1).clamp(max=self.steps - 1)]
         target = where_rows(ends & (place + 1 < self.steps), memory["best_point"], target)
@@ -154,7 +155,7 @@ def _sparse_sign(gradient: Tensor, share: Tensor) -> Tensor:
         gradient: (N, balls, values).
         share: (N, balls), in [0, 1]; at least one value is kept.
     """
-    count = (share * gradient.shape[2]).ceil().clamp(1, gradient.shape[2]).to(torch.int64)
+    count = (share * gradient.shape[2] + 1e-4).floor().clamp(1, gradient.shape[2]).to(torch.int64)
     size = gradient.abs()
     smallest = size.sort(dim=2, descending=True).values.gather(2, count[..., None] - 1)
     signs = gradient.sign() * (size >= smallest)
