@@ -164,6 +164,23 @@ def batch_for(model: nn.Module, inputs: Tensor, *, wrong: int = 0) -> Batch:
     return Batch(sample_ids=torch.arange(len(inputs)) + 100, inputs=inputs, targets={"label": label})
 
 
+def trained(seed: int = 0) -> tuple[nn.Module, Batch]:
+    """Returns a small network that tells which third of an image is bright, and its 200 test images."""
+    generator = torch.Generator().manual_seed(seed)
+    label = torch.randint(0, 3, (400,), generator=generator)
+    inputs = 0.3 + 0.4 * torch.rand(400, 1, 8, 8, generator=generator)
+    for row, k in enumerate(label.tolist()):
+        inputs[row, 0, :, 2 * k + 1 : 2 * k + 3] += 0.1
+    model = cnn(3, seed=seed).train()
+    optimiser = torch.optim.Adam(model.parameters(), 0.01)
+    for _ in range(40):
+        optimiser.zero_grad()
+        F.cross_entropy(model(inputs[:200]), label[:200]).backward()
+        optimiser.step()
+    batch = batch_for(model.eval(), inputs[200:])
+    return model.requires_grad_(False), batch.with_target("label", label[200:])
+
+
 def robust_gap(model: Linear, batch: Batch, eps: float, norm: Norm = Norm.LINF) -> Tensor:
     """Returns the smallest margin that an attacker of a linear model can reach inside [0, 1]; robust when over 0.
 
