@@ -33,7 +33,9 @@ class APGDL1:
         restarts: Independent runs on a sample that survives; each begins at random.
         eot_samples: Draws averaged in each gradient of a stochastic defense.
         shrinking: Whether the first phases use larger radii.
-    Source: Croce & Hein 2021, arXiv:2103.01208, section 4, algorithm 1 and "multi-eps".
+    Source: Croce & Hein 2021, arXiv:2103.01208, section 4, algorithm 1 and "multi-eps". Here a step leaves out values
+        that [0, 1] does not let move, and their number is rounded down, so that it can fall to one: otherwise the
+        optimum of a linear model is missed.
     """
 
     knowledge = Knowledge.WHITE_BOX

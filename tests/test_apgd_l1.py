@@ -25,14 +25,13 @@ def member(objective="margin", **options):
     ("n_classes", "shape", "objective", "restarts"),
     [(2, (1, 8, 8), "margin", 1), (3, (3, 6, 6), "targeted-margin", 2)],
 )
-@pytest.mark.parametrize("eps", [0.3, 0.8, 1.5])
-def test_it_reaches_the_robust_accuracy_of_a_linear_model(n_classes, shape, objective, restarts, eps):
+@pytest.mark.parametrize(("eps", "shrinking"), [(0.3, True), (0.8, True), (1.5, True), (0.8, False)])
+def test_it_reaches_the_robust_accuracy_of_a_linear_model(n_classes, shape, objective, restarts, eps, shrinking):
     model = linear(n_classes, shape=shape)
     batch = batch_for(model, images(150, shape=shape, low=0.0, high=1.0))
     gap = robust_gap(model, batch, eps, Norm.L1)
-    outcome = attack(
-        model, batch, protocol_of(member(objective, steps=60, restarts=restarts), eps=(eps,), norm=Norm.L1), slots=50
-    )
+    own = member(objective, steps=60 if shrinking else 40, restarts=restarts, shrinking=shrinking)
+    outcome = attack(model, batch, protocol_of(own, eps=(eps,), norm=Norm.L1), slots=50)
     robust = outcome.budgets[0].scores > 0.5
     assert 10 < (gap > 0).sum() < 140
     assert torch.equal(robust[gap.abs() > 1e-3], (gap > 0)[gap.abs() > 1e-3])
