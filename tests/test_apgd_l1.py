@@ -5,16 +5,11 @@ import torch
 from pyautoattack.autopgd_base import APGDAttack
 
 from attacks.apgd_l1 import APGDL1, _Phases, _sparse_sign
-from attacks.ball import ball_for
-from attacks.draws import KeyedRandom
-from attacks.stepped import Rows
 from attacks.victim import Answer
-from datasets.batch import Batch
-from registry import Budget, Member, Norm, ThreatModel
+from registry import Member, Norm
 from registry.errors import InvalidEntryError
+from tests.rows import RNG, rows_for
 from tests.toys import attack, batch_for, images, linear, protocol_of, robust_gap, trained
-
-RNG = KeyedRandom(seed=0)
 
 
 def member(objective="margin", **options):
@@ -79,21 +74,8 @@ def test_steps_are_sparse():
     assert (_sparse_sign(torch.zeros(1, 1, 4), torch.tensor([[0.5]])) == 0).all()
 
 
-def rows_for(inputs, norm=Norm.L1, eps=1.0) -> Rows:
-    n = len(inputs)
-    return Rows(
-        batch=Batch(sample_ids=torch.arange(n), inputs=inputs),
-        ball=ball_for(ThreatModel(norm=norm), Budget(norm=norm, eps=eps), inputs),
-        begin=inputs.clone(),
-        restart=torch.zeros(n, dtype=torch.int64),
-        sample=torch.arange(n),
-        step=torch.zeros(n, dtype=torch.int64),
-        done=torch.zeros(n, dtype=torch.bool),
-    )
-
-
 def test_radii_shrink_and_the_last_points_lie_in_the_ball():
-    rows, apgd = rows_for(images(3, shape=(1, 6, 6))), APGDL1(steps=20)
+    rows, apgd = rows_for(images(3, shape=(1, 6, 6)), Norm.L1, 1.0), APGDL1(steps=20)
     apgd.start(rows, RNG)
     sizes = []
     while not rows.done.all():
@@ -111,4 +93,4 @@ def test_radii_shrink_and_the_last_points_lie_in_the_ball():
 
 def test_other_norms_are_refused():
     with pytest.raises(InvalidEntryError, match="for L1, got L2"):
-        APGDL1(steps=3).start(rows_for(images(1, shape=(1, 4, 4)), Norm.L2), RNG)
+        APGDL1(steps=3).start(rows_for(images(1, shape=(1, 4, 4)), Norm.L2, 1.0), RNG)

@@ -4,47 +4,17 @@ import pytest
 import torch
 from pyautoattack.square import SquareAttack
 
-from attacks.ball import ball_for
-from attacks.draws import KeyedRandom
 from attacks.square_l2 import SquareL2, bump, bumps, window_edge
-from attacks.stepped import Rows
-from attacks.victim import Answer
-from datasets.batch import Batch
-from registry import Budget, Member, Norm, Scope, ThreatModel
+from registry import Member, Norm
 from registry.errors import InvalidEntryError
+from tests.rows import RNG, play, rows_for
 from tests.toys import attack, batch_for, images, linear, protocol_of, robust_gap, trained
 
 EPS = 0.15
-RNG = KeyedRandom(seed=0)
 
 
 def member(**options):
     return Member(name="square", attack="attacks.square_l2:SquareL2", options=options, objective="margin")
-
-
-def rows_for(inputs, eps=EPS, norm=Norm.L2, support=None, scope=Scope.EACH) -> Rows:
-    n = len(inputs)
-    threat = ThreatModel(norm=norm, scope=scope)
-    return Rows(
-        batch=Batch(sample_ids=torch.arange(n), inputs=inputs),
-        ball=ball_for(threat, Budget(norm=norm, eps=eps), inputs, support=support),
-        begin=inputs.clone(),
-        restart=torch.zeros(n, dtype=torch.int64),
-        sample=torch.arange(n),
-        step=torch.zeros(n, dtype=torch.int64),
-        done=torch.zeros(n, dtype=torch.bool),
-    )
-
-
-def play(square, rows, objective):
-    square.start(rows, RNG)
-    asked = []
-    while not rows.done.all():
-        query = square.ask(rows, RNG)
-        asked.append(query.points)
-        rows.step = rows.step + 1
-        square.tell(rows, query, Answer(objective(query.points), torch.ones(len(rows)), None))
-    return torch.stack(asked)
 
 
 @pytest.mark.parametrize("edge", [3, 5, 7, 9])
@@ -83,7 +53,7 @@ def test_windows_are_odd_and_fit():
 def test_every_proposal_uses_the_whole_budget_and_the_best_one_stays(shape):
     inputs = images(6, shape=shape, low=0.4, high=0.6)
     weight = torch.randn(shape, generator=torch.Generator().manual_seed(2))
-    rows = rows_for(inputs)
+    rows = rows_for(inputs, Norm.L2, EPS)
     asked = play(SquareL2(queries=60), rows, lambda points: (points * weight).flatten(1).sum(1))
     for points in asked:
         lengths = (points - inputs).flatten(len(shape) - 2).norm(dim=-1)
@@ -96,7 +66,7 @@ def test_every_proposal_uses_the_whole_budget_and_the_best_one_stays(shape):
 def test_a_step_changes_two_windows_only():
     """The last windows have an edge of 3: at most 18 pixels of 144 are new, and the rest keep their ratio."""
     inputs = images(4, shape=(1, 12, 12), low=0.5, high=0.5)
-    square, rows = SquareL2(queries=10_000), rows_for(inputs)
+    square, rows = SquareL2(queries=10_000), rows_for(inputs, Norm.L2, EPS)
     square.start(rows, RNG)
     rows.step = torch.full((4,), 9000)
     rows.memory["random"] = torch.rand(4, 50, 6, generator=torch.Generator().manual_seed(1))
@@ -112,7 +82,9 @@ def test_the_support_is_never_left():
     inputs = images(4, shape=(1, 8, 8))
     support = torch.zeros_like(inputs, dtype=torch.bool)
     support[..., :4] = True
-    asked = play(SquareL2(queries=30), rows_for(inputs, support=support), lambda points: points.flatten(1).sum(1))
+    asked = play(
+        SquareL2(queries=30), rows_for(inputs, Norm.L2, EPS, support=support), lambda points: points.flatten(1).sum(1)
+    )
     assert torch.equal(asked[..., 4:], inputs[None, ..., 4:].expand_as(asked[..., 4:]))
     assert torch.allclose((asked - inputs).flatten(2).norm(dim=2), torch.tensor(EPS), atol=1e-5)
 
@@ -144,4 +116,4 @@ def test_it_breaks_no_sample_of_a_linear_model_that_is_robust():
 
 def test_other_norms_are_refused():
     with pytest.raises(InvalidEntryError, match="for L2, got Linf"):
-        SquareL2(queries=3).start(rows_for(images(1, shape=(1, 4, 4)), norm=Norm.LINF), RNG)
+        SquareL2(queries=3).start(rows_for(images(1, shape=(1, 4, 4)), Norm.LINF, EPS), RNG)
