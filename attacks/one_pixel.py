@@ -57,12 +57,12 @@ class OnePixel:
         pixels = to_pixels(ball.originals, ball.eps)
         tried = self._tried(pixels[0, ..., 0].numel() * 2 ** pixels.shape[-1])
         place, colour = self._single(rows, tried)
-        chosen = torch.arange(pixels[0, ..., 0].numel(), device=place.device) == place[:, None]
-        chosen = chosen.reshape(pixels.shape[:-1])
-        colours = torch.where(chosen, colour[:, None, None], rows.memory["colour"])
-        together = rows.step >= tried
-        if together.any():
-            chosen = torch.where(together[:, None, None], self._best(rows, rows.step - tried + 2), chosen)
+        single = torch.arange(pixels[0, ..., 0].numel(), device=place.device) == place[:, None]
+        single = single.reshape(pixels.shape[:-1])
+        together = (rows.step >= tried)[:, None, None]
+        best = self._best(rows, rows.step - tried + 2) if together.any() else single
+        chosen = torch.where(together, best, single)
+        colours = torch.where(together, rows.memory["colour"], colour[:, None, None])
         changed = torch.where(chosen[..., None], corner(colours, pixels.shape[-1]).to(pixels.dtype), pixels)
         return Query(ball.project(from_pixels(changed, ball.originals)), gradient=False)
 
