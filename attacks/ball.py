@@ -7,11 +7,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from attacks.norm_l0 import L0
+from attacks.norm_l1 import L1
+from attacks.norms import L2, Geometry, Linf
 from registry import Budget, Norm, Scope, ThreatModel
 from registry.errors import InvalidEntryError
 
 TOLERANCE = 1e-6
 """Rounding that float32 arithmetic may add to a perturbation's size, in input units."""
+
+GEOMETRIES: dict[Norm, Geometry] = {Norm.LINF: Linf(), Norm.L2: L2(), Norm.L1: L1(), Norm.L0: L0()}
+"""What each norm means; severities are no distance."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,11 +28,11 @@ class Ball:
     """
 
     norm: Norm
-    """Linf or L2."""
+    """Linf, L2, L1 or L0."""
     originals: Tensor
     """float32 (N, C, H, W) or (N, M, C, H, W) in [0, 1]."""
     eps: Tensor
-    """float32, broadcastable to `originals`: shape (1,) * ndim, or (1, M, 1, 1, 1)."""
+    """float32, broadcastable to `originals`: shape (1,) * ndim, or (1, M, 1, 1, 1) for a ball of each modality."""
     support: Tensor | None = None
     """bool, shape of `originals`: where changes are allowed; None for everywhere."""
 
@@ -35,67 +41,57 @@ class Ball:
         support = None if self.support is None else self.support[rows]
         return Ball(norm=self.norm, originals=self.originals[rows], eps=self.eps.clone(), support=support)
 
-    def project(self, points: Tensor) -> Tensor:
-        """Returns the points moved back into the ball, the support and [0, 1]; inner points stay bit by bit.
+    def widened(self, factor: Tensor) -> Ball:
+        """Returns balls around the same originals whose radii are multiplied, row by row: factor float32 (N,)."""
+        eps = self.eps * factor.reshape(-1, *[1] * (self.originals.ndim - 1))
+        return Ball(norm=self.norm, originals=self.originals, eps=eps, support=self.support)
 
-        Source: Madry et al. 2018, arXiv:1706.06083, section 2.1.
-        """
+    def project(self, points: Tensor) -> Tensor:
+        """Returns the points moved back into the ball, the support and [0, 1]; inner points stay bit by bit."""
         if self.support is not None:
             points = torch.where(self.support, points, self.originals)
-        if self.norm is Norm.LINF:
-            low = (self.originals - self.eps).clamp_(min=0)
-            high = (self.originals + self.eps).clamp_(max=1)
-            return torch.minimum(torch.maximum(points, low), high)
-        points = points.clamp(0, 1)  # clipping first shortens the change, so the scaled one stays in [0, 1]
-        change = points - self.originals
-        length = self._length(change)
-        scale = torch.where(length > self.eps, self.eps / length.clamp(min=1e-12), torch.ones_like(length))
-        return torch.where(scale < 1, self.originals + change * scale, points)
+        return self._geometry.project(points, self.originals, self.eps)
+
+    def lengths(self, points: Tensor) -> Tensor:
+        """Returns the norm of each ball's change, broadcastable to the inputs."""
+        return self._geometry.size(points - self.originals, self.eps)
 
     def size(self, points: Tensor) -> Tensor:
         """Returns how far each row is from its original relative to eps: (N,), at most 1 inside the ball."""
-        change = (points - self.originals).abs()
-        if self.norm is Norm.LINF:
-            excess = change / self.eps.clamp(min=1e-12)
-            return torch.where(change > 0, excess, torch.zeros_like(excess)).flatten(1).amax(1)
-        return (self._length(change) / self.eps.clamp(min=1e-12)).flatten(1).amax(1)
+        return (self.lengths(points) / self.eps.clamp(min=1e-12)).flatten(1).amax(1).to(points.dtype)
 
     def contains(self, points: Tensor) -> Tensor:
         """Returns which rows lie in the ball, the support and [0, 1], up to rounding: bool (N,)."""
-        change = (points - self.originals).abs()
-        size = change if self.norm is Norm.LINF else self._length(change)
-        inside = (size <= self.eps + TOLERANCE).flatten(1).all(1)
+        inside = (self.lengths(points) <= self.eps + TOLERANCE).flatten(1).all(1)
         inside &= ((points >= 0) & (points <= 1)).flatten(1).all(1)
         if self.support is not None:
-            inside &= ((change == 0) | self.support).flatten(1).all(1)
+            inside &= ((points == self.originals) | self.support).flatten(1).all(1)
         return inside
 
     def steepest(self, gradient: Tensor) -> Tensor:
-        """Returns the direction of steepest ascent in the norm: sign of the gradient, or the unit gradient."""
+        """Returns the direction along which a step of length eps gains most on a linear function.
+
+        Linf: sign of the gradient; L2: unit gradient; L1: sign at its largest value; L0: signs at the best pixels.
+        """
         if self.support is not None:
             gradient = gradient * self.support
-        if self.norm is Norm.LINF:
-            return gradient.sign()
-        return gradient / self._length(gradient).clamp(min=1e-12)
+        return self._geometry.steepest(gradient, self.eps)
 
     def random(self, noise: Tensor) -> Tensor:
         """Returns starting points in the ball.
 
         Args:
-            noise: Linf: uniform in [-1, 1), scaled so that its largest value reaches eps; L2: standard normal,
-                scaled to length eps.
+            noise: Inputs' shape. Linf: uniform in [-1, 1), scaled so that its largest value reaches eps; otherwise
+                standard normal, scaled to length eps (L2), projected (L1), or turned into corner colours of the
+                pixels where it is largest (L0).
         """
-        if self.norm is Norm.LINF:
-            largest = noise.abs().flatten(1).amax(1).clamp(min=1e-12)
-            direction = noise / largest.reshape(-1, *[1] * (noise.ndim - 1))
-        else:
-            direction = noise / self._length(noise).clamp(min=1e-12)
-        return self.project(self.originals + self.eps * direction)
+        if self.support is not None:
+            noise = noise * self.support
+        return self.project(self._geometry.random(noise, self.originals, self.eps))
 
-    def _length(self, change: Tensor) -> Tensor:
-        """Euclidean length of each ball's change, broadcastable to the inputs."""
-        axes = tuple(range(2, change.ndim)) if self.eps.numel() > 1 else tuple(range(1, change.ndim))
-        return change.pow(2).sum(axes, keepdim=True).sqrt()
+    @property
+    def _geometry(self) -> Geometry:
+        return GEOMETRIES[self.norm]
 
 
 def ball_for(threat_model: ThreatModel, budget: Budget, originals: Tensor, *, support: Tensor | None = None) -> Ball:
@@ -104,8 +100,8 @@ def ball_for(threat_model: ThreatModel, budget: Budget, originals: Tensor, *, su
     Raises:
         InvalidEntryError: A norm without a ball here, or radii that do not fit the number of modalities.
     """
-    if threat_model.norm not in (Norm.LINF, Norm.L2):
-        raise InvalidEntryError(f"balls exist for Linf and L2, got {threat_model.norm}")
+    if threat_model.norm not in GEOMETRIES:
+        raise InvalidEntryError(f"balls exist for {', '.join(GEOMETRIES)}, got {threat_model.norm}")
     values = budget.values
     each = originals.ndim == 5 and threat_model.scope is Scope.EACH
     if len(values) == 1 and each:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
+from attacks.ball import Ball
 from attacks.draws import KeyedRandom
 from attacks.queries import Answer
 from attacks.stepped import Query, Rows
@@ -56,18 +58,23 @@ def fgsm(*, eot_samples: int = 1) -> PGD:
     return PGD(steps=1, step_size=1.0, random_start=False, eot_samples=eot_samples)
 
 
-def starting_points(rows: Rows, rng: KeyedRandom, *, at_random: bool) -> torch.Tensor:
+def random_points(ball: Ball, keys: Tensor) -> Tensor:
+    """Returns a random point of each ball, from one key for each row."""
+    shape = ball.originals.shape[1:]
+    noise = KeyedRandom.normal(keys, shape) if ball.norm is not Norm.LINF else KeyedRandom.uniform(keys, shape) * 2 - 1
+    return ball.random(noise)
+
+
+def starting_points(rows: Rows, rng: KeyedRandom, *, at_random: bool, ball: Ball | None = None) -> Tensor:
     """Returns where rows begin: at random, but restart 0 at the worst candidate where one is known already.
 
     Args:
         rows: Work in flight.
         rng: Keyed by sample and restart.
         at_random: Whether restart 0 without a known candidate begins at random, too.
+        ball: Where random points lie; the rows' own balls by default.
     """
-    keys = rng.keys(rows.batch.sample_ids, rows.restart, 0)
-    shape = rows.begin.shape[1:]
-    noise = rng.uniform(keys, shape) * 2 - 1 if rows.ball.norm is Norm.LINF else rng.normal(keys, shape)
-    random = rows.ball.random(noise)
+    random = random_points(ball or rows.ball, rng.keys(rows.batch.sample_ids, rows.restart, 0))
     known = (rows.begin != rows.ball.originals).flatten(1).any(1)
     fixed = (rows.restart == 0) & (known | torch.tensor(not at_random, device=known.device))
     return torch.where(fixed.reshape(-1, *[1] * (random.ndim - 1)), rows.begin, random)

@@ -7,14 +7,12 @@ import math
 import torch
 from torch import Tensor
 
+from attacks.blocks import reserve, step_uniforms
 from attacks.draws import KeyedRandom
 from attacks.queries import Answer
 from attacks.stepped import Query, Rows
 from registry import Knowledge, Norm
 from registry.errors import InvalidEntryError
-
-BLOCK = 50
-"""Steps whose random numbers are drawn together; drawing costs many small operations."""
 
 
 class Square:
@@ -34,7 +32,7 @@ class Square:
         self.steps = queries
         self.restarts = restarts
         self.eot_samples = eot_samples
-        self._shares = torch.tensor([_share(p_init, i, queries) for i in range(queries + 1)])
+        self._shares = torch.tensor([covered_share(p_init, i, queries) for i in range(queries + 1)])
 
     def start(self, rows: Rows, rng: KeyedRandom) -> None:
         """Begins with vertical stripes of +-eps, or at the worst known candidate.
@@ -46,13 +44,13 @@ class Square:
             raise InvalidEntryError(f"this Square attack is for Linf, got {rows.ball.norm}")
         *front, _, width = rows.begin.shape[1:]
         keys = rng.keys(rows.batch.sample_ids, rows.restart, 0)
-        signs = _signs(rng.uniform(keys, (*front, 1, width)))
+        signs = random_signs(rng.uniform(keys, (*front, 1, width)))
         stripes = rows.ball.project(rows.ball.originals + rows.ball.eps * signs)
         known = (rows.begin != rows.ball.originals).flatten(1).any(1) & (rows.restart == 0)
         rows.memory = {
             "best_point": torch.where(known.reshape(-1, *[1] * (stripes.ndim - 1)), rows.begin, stripes),
             "best": torch.full_like(rows.step, 0, dtype=torch.float32) - torch.inf,
-            "random": stripes.new_zeros(len(rows), BLOCK, 2 + math.prod(front)),
+            "random": reserve(rows, 2 + math.prod(front)),
         }
 
     def ask(self, rows: Rows, rng: KeyedRandom) -> Query:
@@ -60,26 +58,15 @@ class Square:
         *front, height, width = best.shape[1:]
         edge = (self._shares.to(best.device)[rows.step] * height * width).sqrt().round().to(torch.int64)
         edge = edge.clamp(1, min(height, width) - 1)
-        random = self._random(rows, rng, 2 + math.prod(front))
+        random = step_uniforms(rows, rng)
         top = (random[:, 0] * (height - edge + 1)).to(torch.int64)
         left = (random[:, 1] * (width - edge + 1)).to(torch.int64)
-        inside = _span(top, edge, height)[:, :, None] & _span(left, edge, width)[:, None, :]
+        inside = span(top, edge, height)[:, :, None] & span(left, edge, width)[:, None, :]
         inside = inside.reshape(len(rows), *[1] * len(front), height, width)
-        signs = _signs(random[:, 2:]).reshape(len(rows), *front, 1, 1)
+        signs = random_signs(random[:, 2:]).reshape(len(rows), *front, 1, 1)
         changed = torch.where(inside, rows.ball.originals + rows.ball.eps * signs, best)
         first = (rows.step == 0).reshape(-1, *[1] * (best.ndim - 1))
         return Query(torch.where(first, best, rows.ball.project(changed)), gradient=False)
-
-    def _random(self, rows: Rows, rng: KeyedRandom, count: int) -> Tensor:
-        """Returns `count` uniform numbers for each row's step; they are drawn for a block of steps at a time."""
-        place = rows.step % BLOCK
-        begins = place == 0
-        if begins.any():
-            keys = rng.keys(rows.batch.sample_ids[begins], rows.restart[begins], rows.step[begins] + 1)
-            block = rows.memory["random"].clone()
-            block[begins] = rng.uniform(keys, (BLOCK, count))
-            rows.memory["random"] = block
-        return rows.memory["random"][torch.arange(len(rows), device=place.device), place]
 
     def tell(self, rows: Rows, query: Query, answer: Answer) -> None:
         better = answer.objective > rows.memory["best"]
@@ -89,18 +76,19 @@ class Square:
         rows.done = rows.step >= self.steps
 
 
-def _share(p_init: float, step: int, queries: int) -> float:
-    """Share of pixels that the square covers at a step, on the paper's schedule for 10,000 queries."""
+def covered_share(p_init: float, step: int, queries: int) -> float:
+    """Returns the share of pixels that the square covers at a step, on the paper's schedule for 10,000 queries."""
     place = int(step / queries * 10000)
     halvings = sum(place > bound for bound in (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000))
     return p_init / 2**halvings
 
 
-def _signs(uniform: Tensor) -> Tensor:
+def random_signs(uniform: Tensor) -> Tensor:
+    """Returns -1 or 1 from uniform numbers in [0, 1)."""
     return torch.where(uniform < 0.5, -1.0, 1.0)
 
 
-def _span(start: Tensor, length: Tensor, size: int) -> Tensor:
+def span(start: Tensor, length: Tensor, size: int) -> Tensor:
     """Returns bool (N, size): start <= place < start + length."""
     places = torch.arange(size, device=start.device)[None]
     return (places >= start[:, None]) & (places < (start + length)[:, None])

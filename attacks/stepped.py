@@ -79,6 +79,11 @@ def join_rows(first: Rows, second: Rows) -> Rows:
     )
 
 
+def where_rows(rows: Tensor, yes: Tensor, no: Tensor) -> Tensor:
+    """Returns the rows of `yes` where the mask, bool (N,), holds, and those of `no` elsewhere."""
+    return torch.where(rows.reshape(-1, *[1] * (yes.ndim - 1)), yes, no)
+
+
 class Query(NamedTuple):
     """What an attack wants to know next."""
 

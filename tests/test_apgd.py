@@ -13,7 +13,7 @@ from attacks.stepped import Rows
 from attacks.victim import Answer
 from datasets.batch import Batch
 from registry import Budget, Member, Norm, ThreatModel
-from tests.toys import attack, batch_for, cnn, protocol_of
+from tests.toys import attack, protocol_of, trained
 
 RNG = KeyedRandom(seed=0)
 
@@ -123,23 +123,6 @@ def test_momentum_by_hand():
     target = (one - 0.2 * gradient).clamp(0.4, 0.6)
     two = (one + 0.75 * (target - one) + 0.25 * (one - start)).clamp(0.4, 0.6)
     assert torch.allclose(rows.memory["point"], two, atol=1e-6)
-
-
-def trained(seed=0):
-    """A small network that tells bright left halves from bright right ones, and its test images."""
-    generator = torch.Generator().manual_seed(seed)
-    label = torch.randint(0, 3, (400,), generator=generator)
-    inputs = 0.3 + 0.4 * torch.rand(400, 1, 8, 8, generator=generator)
-    for row, k in enumerate(label.tolist()):
-        inputs[row, 0, :, 2 * k + 1 : 2 * k + 3] += 0.1
-    model = cnn(3, seed=seed).train()
-    optimiser = torch.optim.Adam(model.parameters(), 0.01)
-    for _ in range(40):
-        optimiser.zero_grad()
-        torch.nn.functional.cross_entropy(model(inputs[:200]), label[:200]).backward()
-        optimiser.step()
-    batch = batch_for(model.eval(), inputs[200:])
-    return model.requires_grad_(False), batch.with_target("label", label[200:])
 
 
 @pytest.mark.parametrize(("norm", "budgets"), [(Norm.LINF, (0.01, 0.02)), (Norm.L2, (0.08, 0.15))])

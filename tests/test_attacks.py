@@ -15,7 +15,7 @@ from datasets.tasks.segmentation import Segmentation
 from registry import PROTOCOLS, CellFacts, Member, Norm, Randomness, linf, load_entries
 from tests.toys import NoisyInput, Quantise, attack, batch_for, cnn, images, linear, protocol_of
 
-EPS = 0.03
+EPS = {Norm.LINF: 0.03, Norm.L2: 0.3, Norm.L1: 1.0, Norm.L0: 3}
 SHRUNK = {"steps": 3, "queries": 12, "restarts": 2}
 load_entries()
 
@@ -59,9 +59,30 @@ OWN = {
         options={"steps": 4, "search_steps": 2},
         objective="margin",
     ),
+    "bim": Member(name="bim", attack="attacks.momentum:bim", options={"steps": 3}),
+    "mim": Member(name="mim", attack="attacks.momentum:MIM", options={"steps": 3}),
+    "random": Member(name="random", attack="attacks.random_search:RandomSearch", options={"queries": 12}),
+    "apgd-l1": Member(name="apgd-l1", attack="attacks.apgd_l1:APGDL1", options={"steps": 7, "restarts": 2}),
+    "square-l2": Member(name="square-l2", attack="attacks.square_l2:SquareL2", options={"queries": 12, "restarts": 2}),
+    "sparse-rs": Member(name="sparse-rs", attack="attacks.sparse_rs:SparseRS", options={"queries": 12, "restarts": 2}),
+    "pgd0": Member(name="pgd0", attack="attacks.pgd_l0:PGD0", options={"steps": 3, "restarts": 2}),
+    "one-pixel": Member(name="one-pixel", attack="attacks.one_pixel:OnePixel", options={"queries": 12}),
+    "one-pixel-de": Member(
+        name="one-pixel-de", attack="attacks.one_pixel_de:OnePixelDE", options={"population": 4, "generations": 2}
+    ),
 }
-NORMS = {"cw": Norm.L2}
-"""Norms of the attacks that are not for Linf; an L2 ball lies in the Linf ball of the same eps."""
+NORMS = {
+    "pgd": tuple(EPS),
+    "apgd": (Norm.LINF, Norm.L2),
+    "mim": (Norm.LINF, Norm.L2),
+    "random": tuple(EPS),
+    "fab": (Norm.LINF, Norm.L2, Norm.L1),
+    "cw": (Norm.L2,),
+    "apgd-l1": (Norm.L1,),
+    "square-l2": (Norm.L2,),
+    **dict.fromkeys(("sparse-rs", "pgd0", "one-pixel", "one-pixel-de"), (Norm.L0,)),
+}
+"""Norms in which our attacks run here; the others run in Linf."""
 
 
 def shrunk(member: Member) -> Member:
@@ -72,9 +93,12 @@ def shrunk(member: Member) -> Member:
     return replace(member, options=options)
 
 
-def cases() -> dict[str, tuple[str, Member]]:
+def cases() -> dict[str, tuple[str, Member, Norm]]:
     found = {
-        f"{kind} {name}": (kind, member) for kind in ("linear-2", "cnn-3", "noisy") for name, member in OWN.items()
+        f"{kind} {name} {norm}": (kind, member, norm)
+        for kind in ("linear-2", "cnn-3", "noisy")
+        for name, member in OWN.items()
+        for norm in NORMS.get(name, (Norm.LINF,))[: 1 if kind == "noisy" else None]
     }
     for protocol in PROTOCOLS:
         for kind, (_, _, facts) in VICTIMS.items():
@@ -84,7 +108,8 @@ def cases() -> dict[str, tuple[str, Member]]:
             for budget in protocol.budgets:
                 for member in map(shrunk, protocol.ensemble(facts, budget)):
                     signature = f"{member.name} {member.objective} {dict(member.options)}"
-                    found.setdefault(f"{kind} {protocol.name} {signature}", (kind, member))
+                    case = (kind, member, protocol.threat_model.norm)
+                    found.setdefault(f"{kind} {protocol.name} {signature}", case)
     return found
 
 
@@ -114,20 +139,27 @@ def twin_of(kind: str) -> nn.Module:
 
 
 @cache
-def run(name: str, eps: float = EPS, seed: int = 0, again: int = 0) -> Outcome:
-    kind, member = CASES[name]
+def run(name: str, eps: float | None = None, seed: int = 0, again: int = 0) -> Outcome:
+    kind, member, norm = CASES[name]
     model, task, facts = VICTIMS[kind]
-    protocol = protocol_of(member, eps=(eps,), norm=NORMS.get(member.name, Norm.LINF))
+    protocol = protocol_of(member, eps=(EPS[norm] if eps is None else eps,), norm=norm)
     options = {"seed": seed, "twin": twin_of(kind), "randomness": facts.randomness}
     return attack(model, samples(kind), protocol, task=task, slots=4 if kind == "noisy" else 8, **options)
 
 
 def test_every_registered_protocol_is_here():
     assert {name.split()[1] for name in CASES} >= {p.name for p in PROTOCOLS if p.budgets}
-    objectives = {(member.attack, member.objective) for _, member in CASES.values()}
+    objectives = {(member.attack, member.objective) for _, member, _ in CASES.values()}
     assert ("attacks.apgd:APGD", "soft-dice") in objectives
-    assert any(member.backward == "bpda" for _, member in CASES.values())
-    assert any(member.source == "twin" for _, member in CASES.values())
+    assert any(member.backward == "bpda" for _, member, _ in CASES.values())
+    assert any(member.source == "twin" for _, member, _ in CASES.values())
+
+
+def size_of(change: torch.Tensor, norm: Norm) -> torch.Tensor:
+    """The norm of each sample's change; L0 counts pixels."""
+    if norm is Norm.L0:
+        return (change != 0).any(1).flatten(1).sum(1)
+    return torch.linalg.vector_norm(change.flatten(1), {Norm.LINF: torch.inf, Norm.L2: 2, Norm.L1: 1}[norm], dim=1)
 
 
 @every_case
@@ -137,7 +169,7 @@ def test_adversarials_lie_inside_the_ball_and_keep_shape_and_dtype(name):
     assert result.members[0].errors == 0, result.members[0].error
     assert result.points.shape == batch.inputs.shape
     assert result.points.dtype == torch.float32
-    assert ((result.points - batch.inputs).abs().flatten(1).amax(1) <= EPS + 1e-6).all()
+    assert (size_of(result.points - batch.inputs, CASES[name][2]) <= EPS[CASES[name][2]] + 1e-5).all()
     assert result.points.min() >= 0
     assert result.points.max() <= 1
     assert result.members[0].violations == 0

@@ -1,5 +1,8 @@
 """Balls: projection, membership and supports, per sample and per modality."""
 
+import itertools
+
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -7,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 
 from attacks.ball import Ball, ball_for, support_mask
-from registry import Budget, Norm, Scope, ThreatModel
+from registry import Budget, Norm, Scope, ThreatKind, ThreatModel
 from registry.errors import InvalidEntryError
 
 SHAPES = {"image": (5, 2, 4, 4), "modalities": (5, 3, 1, 4, 4)}
@@ -25,7 +28,8 @@ def originals(shape, seed=1):
 
 def balls():
     found = {}
-    for norm, eps in ((Norm.LINF, 0.03), (Norm.LINF, 0.0), (Norm.L2, 0.4), (Norm.L2, 0.0)):
+    sizes = {Norm.LINF: 0.03, Norm.L2: 0.4, Norm.L1: 0.9, Norm.L0: 3}
+    for norm, eps in [(norm, eps) for norm, largest in sizes.items() for eps in (largest, 0.0)]:
         for kind, shape in SHAPES.items():
             threat = ThreatModel(norm=norm)
             found[f"{norm} {eps} {kind}"] = ball_for(threat, Budget(norm=norm, eps=eps), originals(shape))
@@ -56,7 +60,7 @@ def test_projection_lands_inside_and_is_idempotent(ball, seed, scale):
     assert projected.max() <= 1
     assert (ball.size(projected) <= 1 + 1e-5).all() or float(ball.eps.min()) == 0
     assert torch.allclose(ball.project(projected), projected, atol=1e-7, rtol=0)
-    if ball.norm is Norm.LINF:
+    if ball.norm is not Norm.L2:
         assert torch.equal(ball.project(projected), projected)
     if ball.support is not None:
         assert torch.equal(projected[~ball.support], ball.originals[~ball.support])
@@ -74,19 +78,28 @@ def test_points_inside_stay_bit_by_bit(ball):
 def test_the_size_is_taken_for_each_sample(ball):
     points = ball.project(ball.originals + normal(*ball.originals.shape, scale=3.0))
     points[2:] = ball.originals[2:]
-    points[1, ..., 0, 0] += 5.0  # far outside, and outside of [0, 1]
+    points[1] += 5.0  # far outside, and outside of [0, 1]
     expected = torch.tensor([True, False, True, True, True])
     assert torch.equal(ball.contains(points), expected)
     assert torch.equal(ball.size(points) <= 1 + 1e-5, expected)
 
 
-@pytest.mark.parametrize("norm", [Norm.LINF, Norm.L2])
-def test_sizes_by_hand(norm):
-    start = torch.full((3, 1, 1, 2), 0.5)
-    ball = ball_for(ThreatModel(norm=norm), Budget(norm=norm, eps=0.1), start)
-    points = start + torch.tensor([[0.0, 0.0], [0.03, 0.04], [0.3, 0.4]]).reshape(3, 1, 1, 2)
-    expected = [0.0, 0.4, 4.0] if norm is Norm.LINF else [0.0, 0.5, 5.0]
-    assert ball.size(points).tolist() == pytest.approx(expected, rel=1e-5)
+@pytest.mark.parametrize(
+    ("norm", "eps", "expected"),
+    [
+        (Norm.LINF, 0.1, [0.0, 0.4, 4.0]),
+        (Norm.L2, 0.1, [0.0, 0.5, 5.0]),
+        (Norm.L1, 0.1, [0.0, 0.7, 7.0]),
+        (Norm.L0, 2, [0.0, 0.5, 1.0]),
+    ],
+)
+def test_sizes_by_hand(norm, eps, expected):
+    start = torch.full((3, 2, 1, 2), 0.5)
+    ball = ball_for(ThreatModel(norm=norm), Budget(norm=norm, eps=eps), start)
+    changes = torch.zeros(3, 2, 1, 2)
+    changes[1, 0, 0, 0], changes[1, 1, 0, 0] = 0.03, 0.04  # two channels of one pixel
+    changes[2, 0, 0, 0], changes[2, 1, 0, 1] = 0.3, 0.4
+    assert ball.size(start + changes).tolist() == pytest.approx(expected, rel=1e-5)
 
 
 def test_l2_projection_in_closed_form():
@@ -113,6 +126,55 @@ def test_linf_projection_is_the_nearest_allowed_point():
     assert ball.project(point).flatten().tolist() == pytest.approx(nearest.x, abs=1e-4)
 
 
+@pytest.mark.parametrize("eps", [0.0, 0.05, 0.4, 1.5, 3.0])
+def test_l1_projection_is_the_nearest_allowed_point(eps):
+    """A general solver on the same problem, with the change split into its positive and its negative part."""
+    start = originals((6, 1, 2, 4), seed=3)
+    ball = ball_for(ThreatModel(norm=Norm.L1), Budget(norm=Norm.L1, eps=eps), start)
+    points = start + normal(6, 1, 2, 4, seed=5, scale=0.5)
+    for original, point, found in zip(start, points, ball.project(points), strict=True):
+        x, target = original.flatten().double().numpy(), point.flatten().double().numpy()
+        solved = minimize(
+            lambda z, x=x, target=target: ((x + z[:8] - z[8:] - target) ** 2).sum(),
+            np.zeros(16),
+            bounds=[(0, high) for high in (*(1 - x), *x)],
+            constraints={"type": "ineq", "fun": lambda z: eps - z.sum()},
+            method="SLSQP",
+            options={"maxiter": 500, "ftol": 1e-12},
+        )
+        assert found.flatten().tolist() == pytest.approx(x + solved.x[:8] - solved.x[8:], abs=2e-4)
+
+
+@pytest.mark.parametrize("n_changed", [0, 1, 2, 3, 5])
+def test_l0_projection_is_the_nearest_allowed_point(n_changed):
+    """Every choice of pixels, tried one by one."""
+    start = originals((20, 2, 1, 5), seed=3)
+    ball = ball_for(ThreatModel(norm=Norm.L0), Budget(norm=Norm.L0, eps=n_changed), start)
+    points = start + normal(20, 2, 1, 5, seed=5, scale=0.7)
+    found = (ball.project(points) - points).square().flatten(1).sum(1)
+    tried = []
+    for kept in itertools.combinations(range(5), n_changed):
+        candidate = start.clone()
+        candidate[..., kept] = points[..., kept].clamp(0, 1)
+        tried.append((candidate - points).square().flatten(1).sum(1))
+    assert torch.allclose(found, torch.stack(tried).amin(0), atol=1e-5)
+
+
+def test_l0_projection_keeps_what_is_changed_however_little():
+    start = torch.zeros(1, 1, 1, 4)
+    ball = ball_for(ThreatModel(norm=Norm.L0), Budget(norm=Norm.L0, eps=1), start)
+    points = torch.tensor([1e-30, 0.0, 0.0, 0.0]).reshape(1, 1, 1, 4)
+    assert torch.equal(ball.project(points), points)
+
+
+@pytest.mark.parametrize("norm", [Norm.L2, Norm.L1, Norm.L0])
+def test_widened_balls_have_a_radius_for_each_row(norm):
+    start = torch.full((2, 1, 4, 4), 0.5)
+    ball = ball_for(ThreatModel(norm=norm), Budget(norm=norm, eps=2), start)
+    points = ball.widened(torch.tensor([0.5, 1.0])).project(start + 3 * normal(2, 1, 4, 4))
+    assert ball.size(points).tolist() == pytest.approx([0.5, 1.0], rel=1e-5)
+
+
 @roomy_ball
 def test_random_points_reach_the_edge(ball):
     start = Ball(norm=ball.norm, originals=torch.full_like(ball.originals, 0.5), eps=ball.eps, support=None)
@@ -136,14 +198,16 @@ def test_one_l2_radius_for_several_modalities(scope):
 
 def test_a_radius_for_each_modality():
     start = torch.full((2, 3, 1, 4, 4), 0.5)
-    for norm in (Norm.LINF, Norm.L2):
-        budget = Budget(norm=norm, eps=(0.1, 0.0, 0.2))
-        change = ball_for(ThreatModel(norm=norm), budget, start).project(start + 3 * normal(2, 3, 1, 4, 4)) - start
-        sizes = change.flatten(2).abs().amax(2) if norm is Norm.LINF else change.flatten(2).norm(dim=2)
-        assert torch.allclose(sizes, torch.tensor([[0.1, 0.0, 0.2]]).expand(2, 3), atol=1e-5)
+    orders = {Norm.LINF: torch.inf, Norm.L2: 2, Norm.L1: 1, Norm.L0: 0}
+    for norm, order in orders.items():
+        eps = (3, 0, 5) if norm is Norm.L0 else (0.1, 0.0, 0.2)
+        ball = ball_for(ThreatModel(norm=norm), Budget(norm=norm, eps=eps), start)
+        change = ball.project(start + 3 * normal(2, 3, 1, 4, 4)) - start
+        sizes = torch.linalg.vector_norm(change.flatten(2), order, dim=2)
+        assert torch.allclose(sizes, torch.tensor([eps], dtype=torch.float32).expand(2, 3), atol=1e-5)
 
 
-@each_ball
+@roomy_ball
 def test_the_steepest_step_gains_most(ball):
     gradient = normal(*ball.originals.shape, seed=4)
     best = ball.steepest(gradient)
@@ -193,7 +257,8 @@ def test_budgets_that_do_not_fit_are_refused():
         ball_for(ThreatModel(), Budget(norm=Norm.LINF, eps=(0.1, 0.2)), torch.zeros(2, 3, 1, 4, 4))
     with pytest.raises(InvalidEntryError, match="one for each modality"):
         ball_for(ThreatModel(), Budget(norm=Norm.LINF, eps=(0.1, 0.2)), torch.zeros(2, 2, 4, 4))
-    with pytest.raises(InvalidEntryError, match="Linf and L2"):
-        ball_for(ThreatModel(norm=Norm.L0), Budget(norm=Norm.L0, eps=3), torch.zeros(2, 2, 4, 4))
+    with pytest.raises(InvalidEntryError, match="balls exist for Linf, L2, L1, L0"):
+        corruption = ThreatModel(kind=ThreatKind.CORRUPTION, norm=Norm.SEVERITY)
+        ball_for(corruption, Budget(norm=Norm.SEVERITY, eps=3), torch.zeros(2, 2, 4, 4))
     with pytest.raises(InvalidEntryError, match="joint"):
         ball_for(ThreatModel(scope=Scope.JOINT), Budget(norm=Norm.LINF, eps=(0.1, 0.2)), torch.zeros(2, 2, 1, 4, 4))

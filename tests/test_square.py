@@ -5,7 +5,7 @@ import torch
 
 from attacks.ball import ball_for
 from attacks.draws import KeyedRandom
-from attacks.square import Square, _share
+from attacks.square import Square, covered_share
 from attacks.stepped import Rows
 from attacks.victim import Answer
 from registry import Budget, Member, Norm, ThreatModel
@@ -46,11 +46,11 @@ def play(square, rows, objective, steps):
     [(0, 0.8), (10, 0.8), (11, 0.4), (50, 0.4), (51, 0.2), (201, 0.1), (1001, 0.025), (8001, 0.8 / 512)],
 )
 def test_the_published_schedule(step, share):
-    assert _share(0.8, step, 10_000) == pytest.approx(share)
+    assert covered_share(0.8, step, 10_000) == pytest.approx(share)
 
 
 def test_the_schedule_scales_with_the_number_of_queries():
-    assert [_share(0.8, step, 1000) for step in (1, 2, 5, 6)] == pytest.approx([0.8, 0.4, 0.4, 0.2])
+    assert [covered_share(0.8, step, 1000) for step in (1, 2, 5, 6)] == pytest.approx([0.8, 0.4, 0.4, 0.2])
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 8), (2, 1, 8, 6), (1, 5, 9)])
@@ -69,7 +69,7 @@ def test_a_proposal_changes_one_square(shape):
     square = Square(queries=40)
     asked = play(square, rows, lambda points: torch.zeros(len(points)), 30)  # nothing is better than the first
     for step, points in enumerate(asked[1:], 1):
-        edge = round((_share(0.8, step, 40) * shape[-1] * shape[-2]) ** 0.5)
+        edge = round((covered_share(0.8, step, 40) * shape[-1] * shape[-2]) ** 0.5)
         edge = min(max(edge, 1), min(shape[-2:]) - 1)
         new = (points - rows.ball.originals) / EPS
         assert torch.allclose(new.abs(), torch.ones_like(new), atol=1e-4)

@@ -164,18 +164,52 @@ def batch_for(model: nn.Module, inputs: Tensor, *, wrong: int = 0) -> Batch:
     return Batch(sample_ids=torch.arange(len(inputs)) + 100, inputs=inputs, targets={"label": label})
 
 
+def trained(seed: int = 0) -> tuple[nn.Module, Batch]:
+    """Returns a small network that tells which third of an image is bright, and its 200 test images."""
+    generator = torch.Generator().manual_seed(seed)
+    label = torch.randint(0, 3, (400,), generator=generator)
+    inputs = 0.3 + 0.4 * torch.rand(400, 1, 8, 8, generator=generator)
+    for row, k in enumerate(label.tolist()):
+        inputs[row, 0, :, 2 * k + 1 : 2 * k + 3] += 0.1
+    model = cnn(3, seed=seed).train()
+    optimiser = torch.optim.Adam(model.parameters(), 0.01)
+    for _ in range(40):
+        optimiser.zero_grad()
+        F.cross_entropy(model(inputs[:200]), label[:200]).backward()
+        optimiser.step()
+    batch = batch_for(model.eval(), inputs[200:])
+    return model.requires_grad_(False), batch.with_target("label", label[200:])
+
+
 def robust_gap(model: Linear, batch: Batch, eps: float, norm: Norm = Norm.LINF) -> Tensor:
     """Returns the smallest margin that an attacker of a linear model can reach inside [0, 1]; robust when over 0.
 
-    Exact where inputs stay eps away from 0 and 1: margin of each wrong class minus eps times the dual norm.
+    L1 and L0 are exact: the steepest values or pixels go as far as [0, 1] lets them. Linf and L2 are exact where
+    inputs stay eps away from 0 and 1: margin of each wrong class minus eps times the dual norm.
     """
     label = batch.targets["label"]
     logits = model(batch.inputs).detach()
     margins = logits.gather(1, label[:, None]) - logits
     difference = model.weight.detach()[label][:, None] - model.weight.detach()[None]
-    dual = difference.abs().sum(2) if norm is Norm.LINF else difference.norm(dim=2)
-    gaps = margins - eps * dual
+    gaps = margins - _largest_gain(difference, batch.inputs, eps, norm)
     return gaps.scatter(1, label[:, None], torch.inf).amin(1)
+
+
+def _largest_gain(difference: Tensor, inputs: Tensor, eps: float, norm: Norm) -> Tensor:
+    """Returns how much a perturbation of size eps lowers `difference` (N, classes, values) times the inputs."""
+    if norm is Norm.LINF:
+        return eps * difference.abs().sum(2)
+    if norm is Norm.L2:
+        return eps * difference.norm(dim=2)
+    flat = inputs.flatten(1)[:, None]
+    room = torch.where(difference > 0, flat, 1 - flat)
+    if norm is Norm.L0:
+        whole = (difference.abs() * room).unflatten(2, inputs.shape[1:]).sum(2).flatten(2)
+        return whole.topk(int(eps), dim=2).values.sum(2)
+    order = difference.abs().argsort(2, descending=True)
+    slope, room = difference.abs().gather(2, order), room.gather(2, order)
+    spent = torch.minimum((eps - room.cumsum(2) + room).clamp(min=0), room)
+    return (slope * spent).sum(2)
 
 
 def protocol_of(

@@ -1,0 +1,50 @@
+"""Geometry of L0: a number of pixels, each of which may take any value in [0, 1]."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from attacks.norms import per_ball
+from attacks.pixels import from_pixels, largest, to_pixels
+
+
+class L0:
+    """Number of changed pixels; all channels of a pixel count once."""
+
+    def size(self, change: Tensor, eps: Tensor) -> Tensor:
+        changed = (to_pixels(change, eps) != 0).any(-1)
+        return per_ball(changed.sum(-1).to(torch.float32), change)
+
+    def project(self, points: Tensor, originals: Tensor, eps: Tensor) -> Tensor:
+        """Returns the nearest point of the ball within [0, 1].
+
+        The pixels stay whose removal costs most: their squared change minus what [0, 1] cuts off of it.
+        Source: Croce & Hein 2019, arXiv:1909.05040, section 4.1.
+        """
+        clipped = points.clamp(0, 1)
+        kept_change = (points.double() - originals).square() - (points.double() - clipped).square()
+        gain = to_pixels(kept_change, eps).sum(-1)
+        count = _pixels(eps)
+        if ((gain > 0).sum(-1, keepdim=True) <= count).all():
+            return clipped
+        kept = largest(gain, count)[..., None].expand(*gain.shape, points.shape[-3])
+        return torch.where(from_pixels(kept, points), clipped, originals)
+
+    def steepest(self, gradient: Tensor, eps: Tensor) -> Tensor:
+        """Returns the sign of the gradient at the pixels with the largest sums over channels, over their number."""
+        pixels, count = to_pixels(gradient, eps), _pixels(eps)
+        kept = largest(pixels.abs().sum(-1), count)[..., None]
+        return from_pixels(pixels.sign() * kept / count[..., None].clamp(min=1), gradient)
+
+    def random(self, noise: Tensor, originals: Tensor, eps: Tensor) -> Tensor:
+        """Returns the originals with the pixels of the largest noise set to corner colours: 0 or 1 by its sign."""
+        pixels = to_pixels(noise, eps)
+        chosen = largest(pixels.abs().amax(-1), _pixels(eps))[..., None] & (pixels != 0)
+        colours = (pixels > 0).to(originals.dtype)
+        return from_pixels(torch.where(chosen, colours, to_pixels(originals, eps)), originals)
+
+
+def _pixels(eps: Tensor) -> Tensor:
+    """Returns the numbers of pixels as (N or 1, balls, 1)."""
+    return eps.reshape(len(eps), -1, 1)
