@@ -50,6 +50,10 @@ OWN = {
     "pgd": Member(name="pgd", attack="attacks.gradient:PGD", options={"steps": 3, "restarts": 2}),
     "fgsm": Member(name="fgsm", attack="attacks.gradient:fgsm"),
     "apgd": Member(name="apgd", attack="attacks.apgd:APGD", options={"steps": 3, "restarts": 2}),
+    "shrinking": Member(name="shrinking", attack="attacks.shrinking:ShrinkingAPGD", options={"steps": 6}),
+    "hsj": Member(name="hsj", attack="attacks.hop_skip_jump:HopSkipJump", options={"queries": 120, "first_draws": 4}),
+    "admix": Member(name="admix", attack="attacks.admix:Admix", options={"steps": 2, "mixtures": 2, "scales": 2}),
+    "decowa": Member(name="decowa", attack="attacks.decowa:DeCoWA", options={"steps": 2, "warps": 2}),
     "square": Member(name="square", attack="attacks.square:Square", options={"queries": 12, "restarts": 2}),
 }
 
