@@ -100,7 +100,7 @@ def test_an_admix_step_follows_the_gradient_of_the_mean_loss_of_its_copies():
 
 def test_a_decowa_step_follows_the_gradient_through_its_warps():
     """Reference: autograd through the model and the warp; shifts move against the gradient of the loss."""
-    stepped = DeCoWA(steps=2, warps=2, shift=0.6, rho=0.05)
+    stepped = DeCoWA(steps=2, warps=2, shift=0.6, rho=3.0)
     rng, keys = KeyedRandom(seed=3), BATCH.sample_ids
     total = torch.zeros_like(BATCH.inputs)
     expected = []
@@ -109,7 +109,7 @@ def test_a_decowa_step_follows_the_gradient_through_its_warps():
         shifts.requires_grad_()
         expected.append(warp(BATCH.inputs, shifts.detach()))
         (bend,) = torch.autograd.grad(loss_of(warp(BATCH.inputs, shifts)).sum(), shifts)
-        shifts = shifts.detach() - 0.05 * bend
+        shifts = shifts.detach() - 3.0 * bend
         points = BATCH.inputs.clone().requires_grad_()
         copy = warp(points, shifts)
         expected.append(copy.detach())
