@@ -66,17 +66,24 @@ def test_it_comes_close_to_the_exact_distance_with_decisions_alone(norm):
         change = (points - inputs).flatten(1)
         size = change.abs().amax(1) if norm is Norm.LINF else change.norm(dim=1)
         nearest = torch.where(wrong(points), torch.minimum(nearest, size), nearest)
+        assert wrong(rows.memory["wrong"])[rows.memory["phase"] != START].all()
     assert (nearest >= exact - 1e-5).all()
     assert (nearest <= (1.25 if norm is Norm.LINF else 1.1) * exact).all()
     assert rows.done.all()
 
 
 def test_the_rounds_by_hand():
-    """16 values: a bisection of 6 halvings to 16^-1.5 of the way, 100 decisions, a jump; 141 in the second round."""
+    """16 values: a bisection of 6 halvings to 16^-1.5 of the way, 100 decisions, a jump; 141 in the second round.
+
+    The jump of round t is the distance over sqrt(t).
+    """
     inputs, wrong, _, _ = halfspace(n=1)
-    trace = list(play(HopSkipJump(queries=400), rows_for(inputs), wrong, 400))
-    phases = [int(phase) for phase, _ in trace]
-    lengths = []
+    rows, phases, jumps, lengths = rows_for(inputs), [], [], []
+    for phase, _ in play(HopSkipJump(queries=400), rows, wrong, 400):
+        phases.append(int(phase))
+        if phases[-1] == ESTIMATE and int(rows.memory["phase"]) == LEAP:
+            jumps.append(float(rows.memory["reach"] / (rows.memory["wrong"] - inputs).norm()))
+    assert jumps[:2] == pytest.approx([1.0, 1 / math.sqrt(2)])
     for phase in phases:
         if lengths and lengths[-1][0] == phase:
             lengths[-1][1] += 1
@@ -143,16 +150,19 @@ def test_it_reaches_the_robust_accuracy_of_a_linear_model(norm, eps, detached):
 
 
 def test_a_start_is_found_where_white_noise_has_the_original_class():
-    """A model that looks for one flat half of the image: fine noise is never flat, coarse patterns are."""
+    """A model that looks for strong coarse structure: fine noise of any contrast has none."""
 
-    class Flat(nn.Module):
+    class Coarse(nn.Module):
         def forward(self, inputs):
-            flat = 1 - 40 * inputs[..., :4].flatten(1).std(1)
-            return torch.stack([torch.zeros_like(flat), flat], 1)
+            ripple = (inputs[..., 1:] - inputs[..., :-1]).abs().flatten(1).mean(1)
+            coarse = inputs.flatten(1).std(1) - 2 * ripple
+            return torch.stack([torch.full_like(coarse, 0.02), coarse], 1)
 
-    inputs = images(4, shape=(1, 8, 8))
-    batch = batch_for(Flat(), inputs)
+    inputs = images(4, shape=(1, 8, 8), low=0.4, high=0.6)
+    batch = batch_for(Coarse(), inputs)
+    noise = torch.rand(500, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     assert batch.targets["label"].eq(0).all()
+    assert Coarse()(noise).argmax(1).eq(0).all()
     member = Member(name="hsj", attack="attacks.hop_skip_jump:HopSkipJump", options={"queries": 200})
-    result = attack(Flat(), batch, protocol_of(member, eps=(0.9,))).budgets[0]
+    result = attack(Coarse(), batch, protocol_of(member, eps=(0.9,))).budgets[0]
     assert (result.scores < 0.5).all()
