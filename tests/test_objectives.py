@@ -205,6 +205,20 @@ def test_segpgd_takes_the_progress_of_each_row():
     assert found.tolist() == pytest.approx([RIGHT / 2, (RIGHT + WRONG) / 4])
 
 
+def test_sharp_dice_goes_from_soft_dice_to_the_dice_of_the_label_map():
+    logits, batch = masks(n=2)
+    task = Segmentation(3)
+    objective = objective_for(task, "sharp-dice")
+    soft = value("soft-dice", logits, batch, task)
+    assert torch.allclose(objective(logits, batch, torch.zeros(2)), soft)
+    assert torch.allclose(objective(logits, batch, torch.tensor([0.0, 1.0]))[0], soft[0])
+    halfway = value("soft-dice", logits / math.sqrt(0.03), batch, task)
+    assert torch.allclose(objective(logits, batch, torch.full((2,), 0.5)), halfway)
+    confident = F.one_hot(logits.argmax(1), 3).movedim(-1, 1).double()
+    hard = value("soft-dice", 1e3 * confident, batch, task)
+    assert torch.allclose(objective(confident, batch, torch.ones(2)), hard, atol=1e-6)
+
+
 def test_masked_cross_entropy_leaves_wrong_pixels_alone():
     logits, batch = pixels(*PIXELS)
     found = value("masked-cross-entropy", logits, batch, Segmentation(2))

@@ -12,6 +12,9 @@ from datasets.batch import Batch
 from datasets.tasks.base import Task
 from datasets.tasks.segmentation import soft_dice_loss
 
+COLDEST = 0.03
+"""Temperature of the softmax in which sharp Dice ends."""
+
 
 class CrossEntropy:
     """Mean cross-entropy of all pixels."""
@@ -33,6 +36,22 @@ class SoftDice:
     def __call__(self, logits: Tensor, batch: Batch, progress: Tensor) -> Tensor:
         """Returns (N,) from logits (N, classes, H, W)."""
         return soft_dice_loss(logits, batch.targets["mask"], self._n_classes)
+
+
+class SharpDice:
+    """Soft Dice of logits divided by a temperature that falls from 1 to 0.03 over the attack.
+
+    Softmax at temperature 1 spreads the gradient over pixels that the budget cannot turn; as the temperature falls,
+    the pixels next to their boundary alone are left, and the value approaches 1 - Dice of the label map itself.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self._n_classes = task.n_classes
+
+    def __call__(self, logits: Tensor, batch: Batch, progress: Tensor) -> Tensor:
+        """Returns (N,) from logits (N, classes, H, W)."""
+        temperature = COLDEST ** progress.reshape(-1, 1, 1, 1).to(logits.dtype)
+        return soft_dice_loss(logits / temperature, batch.targets["mask"], self._n_classes)
 
 
 class Margin:
@@ -125,5 +144,6 @@ OBJECTIVES = {
     "margin": Margin,
     "masked-cross-entropy": MaskedCrossEntropy,
     "segpgd": SegPGD,
+    "sharp-dice": SharpDice,
     "soft-dice": SoftDice,
 }
