@@ -34,7 +34,10 @@ class APGD:
         self._windows = _windows(steps)
 
     def start(self, rows: Rows, rng: KeyedRandom) -> None:
-        point = starting_points(rows, rng, at_random=True)
+        self.start_at(rows, starting_points(rows, rng, at_random=True))
+
+    def start_at(self, rows: Rows, point: Tensor) -> None:
+        """Fills the memory of rows that begin at these points, (N, ...)."""
         value = torch.full_like(rows.step, 0, dtype=torch.float32)
         rows.memory = {
             "point": point,

@@ -187,6 +187,8 @@ class _MemberRun:
         if hasattr(attack, "run"):
             self._run_simple(attack, alive, watch)
             return
+        if hasattr(attack, "see"):  # it mixes other images of the set into its own
+            attack.see(self.batch)
         source = self.access.source(self.member.source)
         search = Search(
             attack=attack,

@@ -75,6 +75,8 @@ def verify(points: Tensor, ball: Ball) -> Verified:
 def verify_free(points: Tensor, ball: Ball) -> tuple[Verified, Tensor]:
     """Returns points that may lie outside the ball but not outside [0, 1], and which rows lie inside: bool (N,).
 
+    Rows that are inside up to rounding are moved in.
+
     Args:
         points: Where a minimal-norm attack wants to look, (N, ...).
         ball: The balls of the rows.
@@ -85,7 +87,8 @@ def verify_free(points: Tensor, ball: Ball) -> tuple[Verified, Tensor]:
     inside = verify(points, ball)
     points = points.detach().to(torch.float32).clamp(0, 1)
     points = torch.where(_rows_like(inside.broken_rows, points), ball.originals, points)
-    counted = (points == inside.points).flatten(1).all(1)
+    counted = ball.contains(points)
+    points = torch.where(_rows_like(counted, points), inside.points, points)
     return Verified(points=points, violations=0, broken_rows=inside.broken_rows), counted
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from monai.losses import DiceLoss
+from scipy.spatial.distance import jensenshannon
 from torch.nn import functional as F
 
 from attacks.objectives import OBJECTIVES, objective_for
@@ -169,12 +170,89 @@ def test_soft_dice_counts_only_classes_in_the_target():
     assert value("soft-dice", logits, batch, Segmentation(3)).tolist() == pytest.approx([first, second])
 
 
-@pytest.mark.parametrize("name", sorted(OBJECTIVES["segmentation"]))
+@pytest.mark.parametrize("name", sorted(OBJECTIVES["segmentation"].keys() - {"cospgd"}))  # has fixed weights, see below
 def test_segmentation_gradients_by_finite_differences(name):
     logits, batch = masks(n=2)
     batch.targets["mask"][1] = 0
-    objective = objective_for(Segmentation(3), name)
-    assert torch.autograd.gradcheck(lambda z: objective(z, batch, None), logits.requires_grad_())
+    objective, progress = objective_for(Segmentation(3), name), torch.tensor([0.2, 0.7])
+    assert torch.autograd.gradcheck(lambda z: objective(z, batch, progress), logits.requires_grad_())
+
+
+def pixels(logits, mask) -> tuple[torch.Tensor, Batch]:
+    """One row of pixels: logits by class and pixel, and their classes."""
+    logits = torch.tensor(logits, dtype=torch.float64)[None, :, None, :]
+    inputs = torch.zeros(1, 1, *logits.shape[2:])
+    return logits, Batch(sample_ids=torch.zeros(1, dtype=int), inputs=inputs, targets={"mask": torch.tensor([[mask]])})
+
+
+RIGHT, WRONG = -math.log(0.8), -math.log(0.4)
+PIXELS = ([[math.log(0.8), math.log(0.6)], [math.log(0.2), math.log(0.4)]], [0, 1])
+"""Two pixels of two classes: the true class has probability 0.8 in the first and 0.4 in the second."""
+
+
+@pytest.mark.parametrize(("progress", "right", "wrong"), [(0.0, 1.0, 0.0), (0.5, 0.75, 0.25), (1.0, 0.5, 0.5)])
+def test_segpgd_moves_from_right_pixels_to_all_of_them(progress, right, wrong):
+    logits, batch = pixels(*PIXELS)
+    found = objective_for(Segmentation(2), "segpgd")(logits, batch, torch.tensor([progress]))
+    assert found.tolist() == pytest.approx([(right * RIGHT + wrong * WRONG) / 2])
+
+
+def test_segpgd_takes_the_progress_of_each_row():
+    logits, batch = pixels(*PIXELS)
+    both = Batch(sample_ids=torch.arange(2), inputs=batch.inputs.repeat(2, 1, 1, 1), targets={})
+    both = both.with_target("mask", batch.targets["mask"].repeat(2, 1, 1))
+    found = objective_for(Segmentation(2), "segpgd")(logits.repeat(2, 1, 1, 1), both, torch.tensor([0.0, 1.0]))
+    assert found.tolist() == pytest.approx([RIGHT / 2, (RIGHT + WRONG) / 4])
+
+
+def test_sharp_dice_goes_from_soft_dice_to_the_dice_of_the_label_map():
+    logits, batch = masks(n=2)
+    task = Segmentation(3)
+    objective = objective_for(task, "sharp-dice")
+    soft = value("soft-dice", logits, batch, task)
+    assert torch.allclose(objective(logits, batch, torch.zeros(2)), soft)
+    assert torch.allclose(objective(logits, batch, torch.tensor([0.0, 1.0]))[0], soft[0])
+    halfway = value("soft-dice", logits / math.sqrt(0.03), batch, task)
+    assert torch.allclose(objective(logits, batch, torch.full((2,), 0.5)), halfway)
+    confident = F.one_hot(logits.argmax(1), 3).movedim(-1, 1).double()
+    hard = value("soft-dice", 1e3 * confident, batch, task)
+    assert torch.allclose(objective(confident, batch, torch.ones(2)), hard, atol=1e-6)
+
+
+def test_masked_cross_entropy_leaves_wrong_pixels_alone():
+    logits, batch = pixels(*PIXELS)
+    found = value("masked-cross-entropy", logits, batch, Segmentation(2))
+    assert found.tolist() == pytest.approx([RIGHT / 2])
+
+
+def test_cospgd_by_hand_with_weights_that_have_no_gradient():
+    logits, batch = pixels(*PIXELS)
+    cosines = torch.tensor([[[0.8 / math.hypot(0.8, 0.2), 0.4 / math.hypot(0.4, 0.6)]]], dtype=torch.float64)
+    objective, logits = objective_for(Segmentation(2), "cospgd"), logits.requires_grad_()
+    found = objective(logits, batch, torch.zeros(1))
+    assert found.tolist() == pytest.approx([(float(cosines[0, 0, 0]) * RIGHT + float(cosines[0, 0, 1]) * WRONG) / 2])
+    (slope,) = torch.autograd.grad(found.sum(), logits)
+    one_hot = F.one_hot(batch.targets["mask"], 2).movedim(-1, 1)
+    assert torch.allclose(slope, cosines[:, None] * (logits.softmax(1) - one_hot) / 2)
+
+
+@pytest.mark.parametrize("k", (2, 3, 5))
+def test_jensen_shannon_against_scipy(k):
+    logits, batch = masks(k=k)
+    one_hot = F.one_hot(batch.targets["mask"], k).movedim(-1, 1).numpy()
+    distance = jensenshannon(logits.softmax(1).numpy(), one_hot, axis=1)
+    found = value("jensen-shannon", logits, batch, Segmentation(k))
+    assert found.numpy() == pytest.approx((distance**2).mean((1, 2)))
+
+
+@pytest.mark.parametrize("name", sorted(OBJECTIVES["segmentation"]))
+def test_segmentation_objectives_stay_finite_on_extreme_logits(name):
+    logits, batch = pixels([[1e4, -1e4], [-1e4, 1e4]], [0, 0])
+    logits = logits.float().requires_grad_()
+    found = objective_for(Segmentation(2), name)(logits, batch, torch.full((1,), 0.5))
+    (slope,) = torch.autograd.grad(found.sum(), logits)
+    assert torch.isfinite(found).all()
+    assert torch.isfinite(slope).all()
 
 
 def test_margin_of_a_label_map_by_hand():
