@@ -1,14 +1,16 @@
 """The protocol that ranks: an ensemble of white-box, transfer and score-based attacks; only its worst case counts."""
 
+from collections.abc import Mapping
+
 from registry import PROTOCOLS, AttackProtocol, Budget, CellFacts, Member, Need, Paper, Randomness, ThreatModel, linf
 
 GRID = tuple(linf(level / 255) for level in (1, 2, 4, 8, 16, 32))
 
 
 EFFORTS = {
-    "full": {"steps": 100, "restarts": 5, "queries": 5000, "segmentation_queries": 500},
-    "middle": {"steps": 100, "restarts": 1, "queries": 1000, "segmentation_queries": 100},
-    "curve": {"steps": 40, "restarts": 1, "queries": 200, "segmentation_queries": 50},
+    "full": {"steps": 100, "restarts": 5, "fab": 100, "queries": 5000, "segmentation_queries": 500},
+    "middle": {"steps": 100, "restarts": 1, "fab": 50, "queries": 1000, "segmentation_queries": 100},
+    "curve": {"steps": 40, "restarts": 1, "fab": 20, "queries": 200, "segmentation_queries": 50},
 }
 """Options of the members by effort."""
 
@@ -27,7 +29,7 @@ def members(facts: CellFacts, budget: Budget) -> tuple[Member, ...]:
         queries, objective = effort["segmentation_queries"], "soft-dice"
         ensemble = _segmentation(steps)
     else:
-        ensemble = _classification(facts, steps, restarts)
+        ensemble = _classification(facts, effort)
     stochastic = facts.randomness is not Randomness.NONE
     if stochastic:
         ensemble = _stochastic(name, objective)
@@ -51,16 +53,24 @@ def members(facts: CellFacts, budget: Budget) -> tuple[Member, ...]:
     return (*ensemble, square)
 
 
-def _classification(facts: CellFacts, steps: int, restarts: int) -> list[Member]:
-    """With 2 classes cross-entropy and margin have parallel input gradients: restarts take the place of targets."""
-    apgd = "attacks.apgd:APGD"
+def _classification(facts: CellFacts, effort: Mapping[str, int]) -> list[Member]:
+    """With 2 classes cross-entropy and margin have parallel input gradients: restarts take the place of targets.
+
+    FAB is searched in full precision: it lives on the boundary, where a rounded copy decides otherwise.
+    """
+    apgd, fab, steps, restarts = "attacks.apgd:APGD", "attacks.fab:FAB", effort["steps"], effort["restarts"]
     if facts.n_classes == 2 or facts.multi_label:
         options = {"steps": steps, "restarts": restarts}
-        return [Member(name="apgd-margin", attack=apgd, options=options, objective="margin")]
-    targets = {"steps": steps, "restarts": min(9 if restarts > 1 else 3, facts.n_classes - 1)}
+        return [
+            Member(name="apgd-margin", attack=apgd, options=options, objective="margin"),
+            Member(name="fab", attack=fab, options={"steps": effort["fab"]}, objective="margin", source="exact"),
+        ]
+    targets = min(9 if restarts > 1 else 3, facts.n_classes - 1)
+    options, boundary = {"steps": steps, "restarts": targets}, {"steps": effort["fab"], "targets": targets}
     return [
         Member(name="apgd-ce", attack=apgd, options={"steps": steps}),
-        Member(name="apgd-targeted-margin", attack=apgd, options=targets, objective="targeted-margin"),
+        Member(name="apgd-targeted-margin", attack=apgd, options=options, objective="targeted-margin"),
+        Member(name="fab-targeted", attack=fab, options=boundary, objective="targeted-margin", source="exact"),
     ]
 
 
@@ -96,7 +106,7 @@ def _segmentation(steps: int) -> list[Member]:
 PROTOCOLS.add(
     AttackProtocol(
         name="standard",
-        title="Worst case over an ensemble: APGD, BPDA, transfer from the undefended twin, Square",
+        title="Worst case over an ensemble: APGD, FAB, BPDA, transfer from the undefended twin, Square",
         threat_model=ThreatModel(),
         budgets=GRID,
         tasks=("classification", "segmentation"),

@@ -19,10 +19,13 @@ def members(facts: CellFacts, budget: Budget) -> tuple[Member, ...]:
     if facts.n_classes == 2 or facts.multi_label:  # cross-entropy and margin have parallel gradients
         options = {"steps": steps, "restarts": restarts}
         ensemble.append(Member(name="apgd-margin", attack=apgd, options=options, objective="margin"))
+        fab_options, aim = {"steps": steps}, "margin"
     else:
         targets = {"steps": steps, "restarts": min(9 if full else 3, facts.n_classes - 1)}
         ensemble.append(Member(name="apgd-margin", attack=apgd, options={"steps": steps}, objective="margin"))
         ensemble.append(Member(name="apgd-targeted-margin", attack=apgd, options=targets, objective="targeted-margin"))
+        fab_options, aim = {"steps": steps, "targets": targets["restarts"]}, "targeted-margin"
+    ensemble.append(Member(name="fab", attack="attacks.fab:FAB", options=fab_options, objective=aim, source="exact"))
     if facts.has_twin:
         options = {"steps": steps // 2}
         ensemble.append(Member(name="transfer", attack=apgd, options=options, objective="margin", source=Need.TWIN))
@@ -33,7 +36,7 @@ def members(facts: CellFacts, budget: Budget) -> tuple[Member, ...]:
 PROTOCOLS.add(
     AttackProtocol(
         name="standard:l2",
-        title="Worst case over an ensemble for L2: APGD, BPDA, transfer from the undefended twin, Square",
+        title="Worst case over an ensemble for L2: APGD, FAB, BPDA, transfer from the undefended twin, Square",
         threat_model=ThreatModel(norm=Norm.L2),
         budgets=GRID,
         tasks=("classification",),
