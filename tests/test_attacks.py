@@ -220,11 +220,14 @@ def test_the_standard_ensemble_grows_with_the_facts():
         cell = CellFacts(**{"task": "classification", "n_classes": 4} | facts)
         return {member.name for member in PROTOCOLS["standard"].ensemble(cell, linf(4 / 255))}
 
-    assert names(n_classes=2, has_twin=False) == {"apgd-margin", "square"}
-    assert names() == {"apgd-ce", "apgd-targeted-margin", "transfer", "square"}
+    assert names(n_classes=2, has_twin=False) == {"apgd-margin", "fab", "square"}
+    assert names() == {"apgd-ce", "apgd-targeted-margin", "fab-targeted", "transfer", "square"}
     assert names(stages=("jpeg",)) == names() | {"pgd-bpda"}
-    assert names(multi_label=True) == {"apgd-margin", "transfer", "square"}
+    assert names(multi_label=True) == {"apgd-margin", "fab", "transfer", "square"}
+    noisy = {"apgd-eot1", "apgd-eot4", "apgd-eot16", "apgd-pooled16", "frozen-draw", "transfer", "square"}
+    assert names(randomness=Randomness.SAMPLE) == noisy
     assert names(task="segmentation") == {"apgd-dice", "apgd-ce", "transfer", "square"}
     facts = CellFacts(task="classification", n_classes=20)
-    (targeted,) = (m for m in PROTOCOLS["standard"].ensemble(facts, linf(4 / 255)) if "targeted" in m.name)
-    assert targeted.options["restarts"] == 9
+    members = {m.name: m for m in PROTOCOLS["standard"].ensemble(facts, linf(4 / 255))}
+    assert members["apgd-targeted-margin"].options["restarts"] == 9
+    assert members["fab-targeted"].options["targets"] == 9
