@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from attacks.ball import Ball
 from attacks.draws import KeyedRandom
 from attacks.stepped import Query, Rows
 from attacks.victim import Answer
@@ -80,9 +81,7 @@ class CarliniWagner:
 
     def ask(self, rows: Rows, rng: KeyedRandom) -> Query:
         points = (rows.memory["place"].tanh() + 1) / 2
-        if rows.ball.support is not None:
-            points = torch.where(rows.ball.support, points, rows.ball.originals)
-        return Query(points, gradient=True, free=True)
+        return Query(torch.where(_movable(rows.ball), points, rows.ball.originals), gradient=True, free=True)
 
     def tell(self, rows: Rows, query: Query, answer: Answer) -> None:
         memory = rows.memory
@@ -101,9 +100,7 @@ class CarliniWagner:
 
     def _descend(self, rows: Rows, slope: Tensor) -> None:
         """Takes one step of Adam in tanh space."""
-        memory = rows.memory
-        if rows.ball.support is not None:
-            slope = slope * rows.ball.support
+        memory, slope = rows.memory, slope * _movable(rows.ball)
         for name, decay, value in zip(("first", "second"), self.decays, (slope, slope * slope), strict=True):
             memory[f"{name}_moment"] = decay * memory[f"{name}_moment"] + (1 - decay) * value
         taken = _like(memory["run_step"], slope)
@@ -137,6 +134,11 @@ class CarliniWagner:
 
 def _tanh_place(inputs: Tensor) -> Tensor:
     return ((inputs * 2 - 1) * INSIDE).atanh()
+
+
+def _movable(ball: Ball) -> Tensor:
+    """Returns where changes are allowed: bool, broadcastable to the inputs."""
+    return ball.eps > 0 if ball.support is None else (ball.eps > 0) & ball.support
 
 
 def _like(values: Tensor, points: Tensor) -> Tensor:

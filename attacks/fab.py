@@ -99,14 +99,15 @@ class FAB:
         Source: equations 7 to 9, after the backward step of section 3 where the boundary is crossed.
         """
         ball, originals = rows.ball, rows.ball.originals
-        base = _where(answer.objective > 0, originals + self._beta * (points - originals), points)
-        from_base = change_to_boundary(ball, base, points, answer)
+        kept = points - originals  # sums of changes stay exactly 0 where nothing may change
+        kept = _where(answer.objective > 0, self._beta * kept, kept)
+        from_base = change_to_boundary(ball, originals + kept, points, answer)
         from_original = change_to_boundary(ball, originals, points, answer)
         size = change_size(ball, from_base)
         weight = size / (size + change_size(ball, from_original)).clamp(min=1e-12)
         weight = _like(weight.clamp(max=self._alpha_max), points)
-        step = (1 - weight) * (base + self._eta * from_base) + weight * (originals + self._eta * from_original)
-        change = step.clamp(0, 1) - originals
+        change = (1 - weight) * (kept + self._eta * from_base) + weight * self._eta * from_original
+        change = (originals + change).clamp(0, 1) - originals
         farthest = self._reach * ball.eps.max()
         shrink = (farthest / change_size(ball, change).clamp(min=1e-12)).clamp(max=1)
         return originals + _like(shrink, change) * change

@@ -163,6 +163,22 @@ def test_the_walk_keeps_within_its_reach_and_gives_up_where_nothing_is_found():
     assert rows.step.tolist() == [6, 6]
 
 
+def test_modalities_with_radii_of_their_own_and_a_restricted_support():
+    """Linf balls of 0.004, 0 and 0.01 hold all that is proposed; with one modality allowed only that one changes."""
+    model = linear(2, shape=(3, 1, 4, 4))
+    batch = batch_for(model, images(16, shape=(3, 1, 4, 4), low=0.4, high=0.6))
+    weight = (model.weight[0] - model.weight[1]).detach().abs().reshape(3, -1).sum(1)
+    margins = model(batch.inputs).detach().diff(dim=1).abs()[:, 0]
+    for radii, support in (((0.004, 0.0, 0.01), "everything"), ((0.02, 0.02, 0.02), "modality:1")):
+        protocol = protocol_of(fab(), eps=(radii,), support=support)
+        budget = attack(model, batch, protocol).budgets[0]
+        assert (budget.members[0].errors, budget.members[0].violations) == (0, 0), budget.members[0].error
+        allowed = weight * torch.tensor(radii)
+        reach = allowed.sum() if support == "everything" else allowed[1]
+        assert torch.equal(budget.scores, (margins > reach).float())
+        assert 0.1 < budget.scores.mean() < 0.9
+
+
 def test_an_original_that_is_adversarial_already_is_no_error():
     """As under noise, where a sample may be right on the mean of its draws and wrong on one of them."""
     run, rows, rng = FAB(steps=3), rows_for(1), KeyedRandom(seed=0)
