@@ -170,7 +170,9 @@ def test_soft_dice_counts_only_classes_in_the_target():
     assert value("soft-dice", logits, batch, Segmentation(3)).tolist() == pytest.approx([first, second])
 
 
-@pytest.mark.parametrize("name", sorted(OBJECTIVES["segmentation"].keys() - {"cospgd"}))  # has fixed weights, see below
+@pytest.mark.parametrize(
+    "name", sorted(OBJECTIVES["segmentation"].keys() - {"cospgd", "sharp-dice"})
+)  # parts held fixed
 def test_segmentation_gradients_by_finite_differences(name):
     logits, batch = masks(n=2)
     batch.targets["mask"][1] = 0
@@ -205,18 +207,37 @@ def test_segpgd_takes_the_progress_of_each_row():
     assert found.tolist() == pytest.approx([RIGHT / 2, (RIGHT + WRONG) / 4])
 
 
-def test_sharp_dice_goes_from_soft_dice_to_the_dice_of_the_label_map():
+def test_sharp_dice_is_soft_dice_at_a_falling_share_of_the_mean_margin():
+    logits, batch = masks(n=3)
+    batch.targets["mask"][2] = 0
+    task, mask, scales = Segmentation(3), batch.targets["mask"].numpy(), []
+    for row, target in zip(logits.numpy(), mask, strict=True):
+        true = np.take_along_axis(row, target[None], 0)[0]
+        others = np.where(np.arange(3)[:, None, None] == target, -np.inf, row).max(0)
+        scales.append(np.abs(others - true)[(target > 0) | (row.argmax(0) > 0)].mean())
+    for progress, share in ((0.0, 0.1), (0.5, math.sqrt(0.1 * 0.03)), (1.0, 0.03)):
+        colder = logits / (share * torch.tensor(np.array(scales)))[:, None, None, None]
+        found = objective_for(task, "sharp-dice")(logits, batch, torch.full((3,), progress))
+        assert torch.allclose(found, value("soft-dice", colder, batch, task))
+
+
+@pytest.mark.parametrize("scale", [1e-4, 1e4])
+def test_sharp_dice_has_the_same_gradient_direction_for_logits_of_any_scale(scale):
     logits, batch = masks(n=2)
-    task = Segmentation(3)
-    objective = objective_for(task, "sharp-dice")
-    soft = value("soft-dice", logits, batch, task)
-    assert torch.allclose(objective(logits, batch, torch.zeros(2)), soft)
-    assert torch.allclose(objective(logits, batch, torch.tensor([0.0, 1.0]))[0], soft[0])
-    halfway = value("soft-dice", logits / math.sqrt(0.03), batch, task)
-    assert torch.allclose(objective(logits, batch, torch.full((2,), 0.5)), halfway)
-    confident = F.one_hot(logits.argmax(1), 3).movedim(-1, 1).double()
-    hard = value("soft-dice", 1e3 * confident, batch, task)
-    assert torch.allclose(objective(confident, batch, torch.ones(2)), hard, atol=1e-6)
+    objective, slopes = objective_for(Segmentation(3), "sharp-dice"), []
+    for factor in (1.0, scale):
+        scaled = (factor * logits).float().requires_grad_()
+        (slope,) = torch.autograd.grad(objective(scaled, batch, torch.full((2,), 0.5)).sum(), scaled)
+        slopes.append(slope * factor)
+    assert slopes[0].abs().max() > 1e-3
+    assert torch.allclose(slopes[0], slopes[1], rtol=1e-3, atol=1e-6)
+
+
+def test_sharp_dice_counts_all_pixels_where_nothing_is_foreground():
+    logits, batch = pixels([[3.0, 2.0], [0.0, 1.0]], [0, 0])
+    found = objective_for(Segmentation(2), "sharp-dice")(logits, batch, torch.zeros(1))
+    expected = value("soft-dice", logits / (0.1 * 2.0), batch, Segmentation(2))
+    assert torch.allclose(found, expected)
 
 
 def test_masked_cross_entropy_leaves_wrong_pixels_alone():

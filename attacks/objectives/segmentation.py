@@ -12,8 +12,8 @@ from datasets.batch import Batch
 from datasets.tasks.base import Task
 from datasets.tasks.segmentation import soft_dice_loss
 
-COLDEST = 0.03
-"""Temperature of the softmax in which sharp Dice ends."""
+WARMEST, COLDEST = 0.1, 0.03
+"""Temperatures of the softmax in which sharp Dice begins and ends, in mean margins of the image."""
 
 
 class CrossEntropy:
@@ -39,10 +39,11 @@ class SoftDice:
 
 
 class SharpDice:
-    """Soft Dice of logits divided by a temperature that falls from 1 to 0.03 over the attack.
+    """Soft Dice of logits over a temperature that falls from 0.1 to 0.03 of the image's mean margin.
 
-    Softmax at temperature 1 spreads the gradient over pixels that the budget cannot turn; as the temperature falls,
-    the pixels next to their boundary alone are left, and the value approaches 1 - Dice of the label map itself.
+    The softmax of soft Dice spreads its gradient over pixels that the budget cannot turn; a cold one looks at those
+    next to their boundary alone, and comes close to 1 - Dice of the label map itself. The mean margin, absolute and
+    over the foreground of target and prediction, makes it the same for logits of any scale; it has no gradient.
     """
 
     def __init__(self, task: Task) -> None:
@@ -50,8 +51,10 @@ class SharpDice:
 
     def __call__(self, logits: Tensor, batch: Batch, progress: Tensor) -> Tensor:
         """Returns (N,) from logits (N, classes, H, W)."""
-        temperature = COLDEST ** progress.reshape(-1, 1, 1, 1).to(logits.dtype)
-        return soft_dice_loss(logits / temperature, batch.targets["mask"], self._n_classes)
+        mask = batch.targets["mask"]
+        share = WARMEST * (COLDEST / WARMEST) ** progress.to(logits.dtype)
+        temperature = share * _mean_margin(logits.detach(), mask)
+        return soft_dice_loss(logits / temperature[:, None, None, None], mask, self._n_classes)
 
 
 class Margin:
@@ -62,9 +65,7 @@ class Margin:
 
     def __call__(self, logits: Tensor, batch: Batch, progress: Tensor) -> Tensor:
         """Returns (N,) from logits (N, classes, H, W)."""
-        mask = batch.targets["mask"][:, None]
-        true = logits.gather(1, mask)[:, 0]
-        return (logits.scatter(1, mask, -torch.inf).amax(1) - true).mean((1, 2))
+        return _margins(logits, batch.targets["mask"]).mean((1, 2))
 
 
 class SegPGD:
@@ -135,6 +136,20 @@ class JensenShannon:
         true = logarithm.exp()
         divergence = math.log(2) + (true * logarithm - (1 + true) * true.log1p()) / 2
         return divergence.mean((1, 2))
+
+
+def _margins(logits: Tensor, mask: Tensor) -> Tensor:
+    """Returns the largest wrong logit minus the true one of each pixel, (N, H, W)."""
+    mask = mask[:, None]
+    return logits.scatter(1, mask, -torch.inf).amax(1) - logits.gather(1, mask)[:, 0]
+
+
+def _mean_margin(logits: Tensor, mask: Tensor) -> Tensor:
+    """Returns the mean absolute margin over the foreground of target and prediction, over 0: (N,)."""
+    foreground = (mask > 0) | (logits.argmax(1) > 0)
+    foreground |= ~foreground.flatten(1).any(1)[:, None, None]  # an empty image counts all its pixels
+    total = (_margins(logits, mask).abs() * foreground).sum((1, 2))
+    return (total / foreground.sum((1, 2))).clamp(min=torch.finfo(logits.dtype).tiny ** 0.5)
 
 
 OBJECTIVES = {
