@@ -13,7 +13,7 @@ from datasets.batch import Batch
 from datasets.tasks.classification import Classification, MultiLabelClassification
 from datasets.tasks.segmentation import Segmentation
 from registry import PROTOCOLS, CellFacts, Member, Norm, Randomness, linf, load_entries
-from tests.toys import NoisyInput, Quantise, attack, batch_for, cnn, images, linear, protocol_of
+from tests.toys import NoisyInput, Quantise, attack, batch_for, cnn, images, linear, protocol_of, shuffled
 
 EPS = {Norm.LINF: 0.03, Norm.L2: 0.3, Norm.L1: 1.0, Norm.L0: 3}
 SHRUNK = {"steps": 3, "queries": 12, "restarts": 2}
@@ -186,6 +186,15 @@ def test_the_same_seed_gives_the_same_result(name):
     assert torch.equal(first.points, second.points)
     assert torch.equal(first.scores, second.scores)
     assert first.found_by == second.found_by
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name.rpartition(" ")[0].removeprefix("cnn-3 ") in OWN])
+def test_neighbours_in_the_batch_change_nothing(name):
+    kind, member, norm = CASES[name]
+    mixed, places = shuffled(samples(kind), 3)
+    eps = EPS[norm] / 3  # few break at once
+    outcome = attack(VICTIMS[kind][0], mixed, protocol_of(member, eps=(eps,), norm=norm), slots=8, twin=twin_of(kind))
+    assert torch.equal(outcome.budgets[0].points[places], run(name, eps=eps).budgets[0].points)
 
 
 @every_case

@@ -12,7 +12,7 @@ from attacks.victim import Answer
 from registry import Member, Norm, Scope
 from registry.errors import InvalidEntryError
 from tests.rows import RNG, play, rows_for
-from tests.toys import attack, batch_for, images, linear, protocol_of, robust_gap, shuffled
+from tests.toys import attack, batch_for, images, linear, protocol_of, robust_gap
 
 
 def hills(points):
@@ -151,21 +151,6 @@ def test_modalities_and_supports(scope):
     assert counts[..., 0].max() > 0
     assert counts[..., 1].max() > 0
     assert torch.equal(asked[..., 0], inputs[..., 0].expand_as(asked[..., 0]))
-
-
-def test_neighbours_in_the_batch_change_nothing():
-    model = linear(2, shape=(1, 6, 6))
-    batch = batch_for(model, images(20, shape=(1, 6, 6)))
-    member = Member(
-        name="de",
-        attack="attacks.one_pixel_de:OnePixelDE",
-        options={"population": 6, "generations": 5},
-        objective="cross-entropy",
-    )
-    protocol = protocol_of(member, eps=(1,), norm=Norm.L0)
-    mixed, places = shuffled(batch, 3)
-    one, two = attack(model, batch, protocol).budgets[0], attack(model, mixed, protocol).budgets[0]
-    assert torch.equal(one.points, two.points[places])
 
 
 def test_what_makes_no_sense_is_refused():

@@ -118,10 +118,11 @@ def test_modalities_have_pixels_of_their_own_or_share_them(scope):
     assert (counts == 3).all() == (scope is Scope.EACH)
 
 
-def test_neighbours_in_the_batch_change_nothing():
+def test_neighbours_at_other_steps_change_nothing():
+    """Rows that exchange fewer pixels than their neighbours draw no more than those."""
     model = linear(2, shape=(1, 6, 6))
-    batch = batch_for(model, images(20, shape=(1, 6, 6)))
-    protocol = protocol_of(member(queries=60, restarts=2), eps=(2,), norm=Norm.L0)
+    batch = batch_for(model, images(20, shape=(1, 6, 6), low=0.0, high=1.0))
+    protocol = protocol_of(member(queries=60, share=1.0), eps=(2,), norm=Norm.L0)
     mixed, places = shuffled(batch, 3)
     one, two = attack(model, batch, protocol).budgets[0], attack(model, mixed, protocol).budgets[0]
     assert torch.equal(one.points, two.points[places])

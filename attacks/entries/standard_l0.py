@@ -15,7 +15,7 @@ def members(facts: CellFacts, budget: Budget) -> tuple[Member, ...]:
     At one pixel Sparse-RS would search the set that the exhaustive attack goes through.
     """
     full = budget == FULL
-    steps, restarts, queries = (100, 5, 5000) if full else (40, 4, 1000)
+    steps, restarts, queries = (100, 5, 5000) if full else (40, 5, 1000)
     pgd, ensemble = "attacks.pgd_l0:PGD0", []
     if facts.stages:  # first: through a stage without gradient the others only spend their steps
         options = {"steps": steps, "restarts": 2}
