@@ -15,7 +15,7 @@ from attacks.ball import Ball
 from attacks.log_probabilities import LogProbabilities, are_probabilities
 from attacks.objectives import objective_for
 from attacks.shell import modules_in_training_mode
-from attacks.victim import ModelVictim, Objective
+from attacks.victim import Answer, ModelVictim, Objective
 from datasets.batch import Batch
 from datasets.tasks.base import Outputs, model_outputs
 from registry import Randomness
@@ -32,6 +32,8 @@ class Finding:
     red: bool
     evidence: str
     values: dict[str, float] = field(default_factory=dict)
+    noted: bool = False
+    """A note that holds: worth reading, without effect on the status."""
 
 
 def audit(
@@ -63,9 +65,32 @@ def _findings(
     if isinstance(outputs, Tensor):
         findings += [_probabilities(victim, outputs), _constant(copied, batch.take(slice(0, AUDIT_SAMPLES)))]
     if len(correct):
-        probe = _GradientProbe(victim, batch.take(correct), ball.take(correct), objective_name)
-        findings += [probe.zero_gradient(outputs), probe.dishonest_gradient()]
+        findings += gradient_findings(victim, batch.take(correct), ball.take(correct), objective_name)
     return findings
+
+
+def gradient_findings(
+    source: ModelVictim,
+    batch: Batch,
+    ball: Ball,
+    objective_name: str,
+    *,
+    backward: str = "true",
+    judge: ModelVictim | None = None,
+) -> list[Finding]:
+    """Returns whether a gradient vanishes, and whether it delivers what it promises.
+
+    Args:
+        source: Whose gradient it is.
+        batch: Clean-correct samples.
+        ball: Balls of the ranked budget around them.
+        objective_name: What the gradient is taken of.
+        backward: "true", or "bpda": through stand-ins.
+        judge: Who must gain; by default the source itself. Another model's gradient is read in units of its own
+            median logit spread.
+    """
+    probe = _GradientProbe(source, batch, ball, objective_name, backward, judge)
+    return [probe.zero_gradient(), probe.dishonest_gradient()]
 
 
 def _training_mode(model: nn.Module) -> Finding:
@@ -135,7 +160,8 @@ def _probabilities(victim: ModelVictim, outputs: Tensor) -> Finding:
     """A note: the model returns probabilities and is attacked through their logarithm."""
     found = isinstance(victim.model, LogProbabilities) or are_probabilities(outputs)
     text = "the model returns probabilities and was attacked through their logarithm" if found else "raw logits"
-    return Finding(name="probabilities", red=False, evidence=text, values={"probabilities": float(found)})
+    values = {"probabilities": float(found)}
+    return Finding(name="probabilities", red=False, noted=found, evidence=text, values=values)
 
 
 def _constant(victim: ModelVictim, some: Batch) -> Finding:
@@ -145,32 +171,36 @@ def _constant(victim: ModelVictim, some: Batch) -> Finding:
     values = predictions[name]
     same = bool((values == values[:1]).all())
     text = f"all {len(some)} predictions are the same" if same else "predictions differ between inputs"
-    return Finding(name="constant", red=False, evidence=text, values={"constant": float(same)})
+    return Finding(name="constant", red=False, noted=same, evidence=text, values={"constant": float(same)})
 
 
 class _GradientProbe:
-    """Compares what the gradient promises with what a step really gains, in float64 where the model allows it."""
+    """Compares what the gradient promises with what a step really gains, in float64 where the models allow it."""
 
-    def __init__(self, victim: ModelVictim, batch: Batch, ball: Ball, objective_name: str) -> None:
-        self._objective: Objective = objective_for(victim.task, objective_name)
-        self._ball = ball
+    def __init__(self, source, batch: Batch, ball: Ball, objective_name: str, backward: str, judge) -> None:
+        self._objective: Objective = objective_for(source.task, objective_name)
+        self._ball, self._backward = ball, backward
+        judge = judge or source
         try:
-            double = _double(batch)
-            model = copy.deepcopy(victim.model).double()
-            self._victim, self._batch = _copy_of(victim, model), double
-            self._answer = self._ask(double.inputs, gradient=True)
+            self._take_models(source, judge, _double(batch), lambda model: copy.deepcopy(model).double())
             self._precision = "float64"
         except RuntimeError:  # a model that insists on float32
-            self._victim, self._batch = _copy_of(victim, copy.deepcopy(victim.model)), batch
-            self._answer = self._ask(batch.inputs, gradient=True)
+            self._take_models(source, judge, batch, copy.deepcopy)
             self._precision = "float32"
 
-    def zero_gradient(self, outputs: Outputs) -> Finding:
+    def _take_models(self, source: ModelVictim, judge: ModelVictim, batch: Batch, copied) -> None:
+        self._batch = batch
+        self._source = _copy_of(source, copied(source.model))
+        self._judge = self._source if judge is source else _copy_of(judge, copied(judge.model))
+        self._answer = self._ask(self._source, batch.inputs, gradient=True)
+        self._before = self._ask(self._judge, batch.inputs, gradient=False).objective
+        self._spread = _spread(self._source.outputs(batch))
+        self._scale = 1.0 if judge is source else _spread(self._judge.outputs(batch)) / max(self._spread, 1e-300)
+
+    def zero_gradient(self) -> Finding:
         """Counts inputs whose gradient is exactly zero, not finite, or vanishes against the outputs' spread."""
-        flat = _flat(outputs)
-        spread = float((flat.amax(1) - flat.amin(1)).median())
         largest = self._answer.gradient.abs().flatten(1).amax(1)
-        share = float((~(largest > 1e-6 * spread)).double().mean())
+        share = float((~(largest > 1e-6 * self._spread)).double().mean())
         return Finding(
             name="zero-gradient",
             red=share >= 0.10,
@@ -184,21 +214,27 @@ class _GradientProbe:
         for divisor in (4, 2, 1):
             step = self._ball.eps.to(self._batch.inputs.dtype) / divisor * self._answer.gradient.sign()
             moved = (self._batch.inputs + step).clamp(0, 1)
-            predicted = (self._answer.gradient * (moved - self._batch.inputs)).sum()
-            gained = (self._ask(moved, gradient=False).objective - self._answer.objective).sum()
+            predicted = self._scale * (self._answer.gradient * (moved - self._batch.inputs)).sum()
+            gained = (self._ask(self._judge, moved, gradient=False).objective - self._before).sum()
             ratios[f"eps/{divisor}"] = float(gained / predicted) if float(predicted) > 0 else 0.0
         lowest = min(ratios.values())
         listed = ", ".join(f"{name}: {value:.2f}" for name, value in ratios.items())
         return Finding(
             name="dishonest-gradient",
-            red=lowest < 0.3,
+            red=not lowest >= 0.3,
             evidence=f"real over predicted gain of one sign step, {self._precision}: {listed} (limit 0.3)",
             values=ratios,
         )
 
-    def _ask(self, inputs: Tensor, *, gradient: bool):
+    def _ask(self, victim: ModelVictim, inputs: Tensor, *, gradient: bool) -> Answer:
         progress = torch.zeros(len(inputs), device=inputs.device)
-        return self._victim.answer(self._batch.with_inputs(inputs), self._objective, progress, gradient=gradient)
+        rows = self._batch.with_inputs(inputs)
+        return victim.answer(rows, self._objective, progress, gradient=gradient, backward=self._backward)
+
+
+def _spread(outputs: Outputs) -> float:
+    flat = _flat(outputs)
+    return float((flat.amax(1) - flat.amin(1)).median())
 
 
 def _copy_of(victim: ModelVictim, model: nn.Module) -> ModelVictim:
