@@ -17,11 +17,11 @@ from attacks.victim import Draws
 from attacks.views import View
 from attacks.witness import witnesses
 from datasets.tasks.base import Task
-from registry import Knowledge, Norm, Randomness, linf
+from registry import Knowledge, Member, Norm, Randomness, linf
 from registry.threat_model import EVERYTHING
 
-UNBOUNDED_RESTARTS = 2
-"""Gradient runs at eps = 1."""
+WALKS = (0.025, 0.1)
+"""Step sizes of the walks from the original at eps = 1, before APGD begins at random."""
 AGREEING = 0.5
 """Cosine of two independent EOT gradients under which they are noise."""
 MOST_DRAWS = 16
@@ -119,16 +119,32 @@ def unbounded_survivors(
     if not len(eligible):
         text = "no image of the data set gets an answer that is wrong for another: nothing to ask"
         return Finding(name="unbounded-survivors", red=False, evidence=text, values={"n": 0.0})
-    members = view.members(cell.facts, objectives, STEPS, UNBOUNDED_RESTARTS)
+    walks = tuple(_walk(view, objectives[0], step_size) for step_size in WALKS)
+    members = (*walks, *view.members(cell.facts, objectives, STEPS, 1))
     run = run_fresh(cell, view.access, eligible, members, salt=100 * salt + 6, budget=linf(1.0))
     share = 1 - float(run.broken.double().mean())
     return Finding(
         name="unbounded-survivors",
         red=share > 0.05,
-        evidence=f"{share:.1%} of {len(eligible)} eligible samples survive {UNBOUNDED_RESTARTS} runs of {STEPS} APGD "
-        f"steps ({view.name}) at Linf eps = 1, where the truth is 0 (limit 5%)"
+        evidence=f"{share:.1%} of {len(eligible)} eligible samples survive {len(WALKS)} runs of PGD and one of APGD, "
+        f"{STEPS} steps each ({view.name}), at Linf eps = 1, where the truth is 0 (limit 5%)"
         + (f"; {run.errors}" if run.errors else ""),
         values={"share": share, "n": float(len(eligible))},
+    )
+
+
+def _walk(view: View, objective: str, step_size: float) -> Member:
+    """Returns PGD that leaves the original in small steps: at eps = 1 a random start is an image of noise."""
+    options: dict[str, object] = {"steps": STEPS, "step_size": step_size, "random_start": False}
+    if view.eot_samples > 1:
+        options["eot_samples"] = view.eot_samples
+    return Member(
+        name=f"walk-{step_size}",
+        attack="attacks.gradient:PGD",
+        options=options,
+        objective=objective,
+        source=view.source,
+        backward=view.backward,
     )
 
 

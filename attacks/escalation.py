@@ -10,6 +10,7 @@ import logging
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor
@@ -30,6 +31,8 @@ VIEW_STEPS = 100
 """APGD steps of the first run through each view; another model's gradient gets twice as many."""
 LONGER = 5
 """How many times the protocol's steps the long run takes."""
+DECISION_BASED = "attacks.hop_skip_jump:HopSkipJump"
+"""The attack that needs nothing but decisions, where the protocol has none."""
 MOST_DRAWS = 64
 """Draws of a gradient at which the sweep ends, flat or not."""
 
@@ -97,7 +100,7 @@ class Escalator:
                 rows = self._ledger.alive
                 if not len(rows):
                     break
-                self._watch(name)
+                self._watch(f"escalation, {name}")
                 self._run(name, access, rows, members, starts)
         except Exception as error:  # whatever happens here must not read as robustness
             _log.warning("the escalation ended early: %s", traceback.format_exc())
@@ -119,7 +122,7 @@ class Escalator:
         clean = self._cell.batch.take(rows[audited])
         gains = []
         for view in all_views(self._view.access, clean.take(slice(0, 32)), self._view.eot_samples):
-            self._watch(view.name)
+            self._watch(f"escalation, {view.name}")
             steps = VIEW_STEPS * (2 if view.transfers else 1)
             members = view.members(self._cell.facts, self._objectives, steps, 1)
             run = self._run("view", view.access, rows, members)
@@ -162,7 +165,7 @@ class Escalator:
         return torch.where((found >= 0).reshape(shape), batch.inputs[found.clamp(min=0)], batch.inputs[alive])
 
     def _more_queries(self) -> list[Member]:
-        """Returns the protocol's score- and decision-based members with twice the queries, then estimated gradients."""
+        """Returns black-box members with twice the queries, a decision-based one, and estimated gradients."""
         ours = [m.member for m in self._main.members if knowledge_of(m.member) is not Knowledge.WHITE_BOX]
         members = []
         for member in ours:
@@ -170,6 +173,9 @@ class Escalator:
             members.append(replace(member, name=f"{member.name}, more", options={**member.options, **more}))
         if not ours and self._cell.protocol.threat_model.norm is Norm.LINF:
             members.append(_score_based("square", "attacks.square:Square", {"queries": 5000}, self._objectives[0]))
+        decided = any(knowledge_of(member) is Knowledge.DECISION_BASED for member in ours)
+        if not decided and find_spec(DECISION_BASED.partition(":")[0]):
+            members.append(_score_based("hop-skip-jump", DECISION_BASED, {"queries": 2000}, self._objectives[0]))
         options = {"iterations": 20, "pairs": 32}
         estimated = "attacks.finite_differences:FiniteDifferences"
         return [*members, _score_based("finite-differences", estimated, options, self._objectives[0])]

@@ -51,14 +51,18 @@ def examine(
         facts: What its members were chosen by.
         outcome: What it did.
         seed: Seed of the cell's attacks.
-        watch: Told the share of the examination that is done, and what is running.
+        watch: Told what is running; the cell's own share is 1 by then.
     """
     main = next((b for b in outcome.budgets if b.budget == facts.ranked_budget), None)
     if not protocol.ranks or main is None:
         return outcome, (), None
     devices = [batch.inputs.device] if batch.inputs.is_cuda else []
+    copies = private(access)
     with torch.random.fork_rng(devices=devices):
-        return _Examination(private(access), batch, protocol, facts, outcome, seed, watch)(main)
+        examined = _Examination(copies, batch, protocol, facts, outcome, seed, watch)(main)
+    total, own = access.victim.spent, copies.victim.spent
+    total.forwards, total.backwards = total.forwards + own.forwards, total.backwards + own.backwards
+    return examined
 
 
 class _Examination:
@@ -66,7 +70,7 @@ class _Examination:
 
     def __init__(self, access: Access, batch, protocol, facts, outcome: Outcome, seed: int, watch) -> None:
         self._access, self._outcome = access, outcome
-        self._watch: Watch = watch or (lambda share, text: None)
+        self._told: Watch = watch or (lambda share, text: None)
         self._cell = Cell(batch=batch, protocol=protocol, facts=facts, budget=facts.ranked_budget, seed=seed)
         self._rows = audit_rows(batch, outcome.clean_scores, access.victim.task.fail_below, AUDIT_SAMPLES)
         mask = support_mask(protocol.threat_model, batch.inputs, batch.targets.get("mask"))
@@ -78,7 +82,7 @@ class _Examination:
         self._objectives = objectives_of(self._cell.facts, tuple(m.member for m in main.members))
         self._clean_outputs = self._access.victim.outputs(self._cell.batch)
         self._ledger = Ledger(self._cell, self._access.victim, main)
-        self._watch(0.0, "probes")
+        self._watch("probes")
         clean_scores = self._outcome.clean_scores
         found = audit(self._access.victim, self._cell.batch, clean_scores, self._ball, self._objectives[0])
         if not self._comparable:
@@ -99,11 +103,7 @@ class _Examination:
         self, view: View, main: BudgetOutcome, found: tuple[Finding, ...], red: tuple[Finding, ...]
     ) -> tuple[tuple[Finding, ...], Escalation]:
         """Returns the findings made again with the strongest gradient, and what was tried."""
-
-        def told(name: str) -> None:
-            self._watch(0.5, f"escalation: {name}")
-
-        escalator = Escalator(self._cell, view, self._objectives, self._rows, main, self._ledger, told)
+        escalator = Escalator(self._cell, view, self._objectives, self._rows, main, self._ledger, self._watch)
         escalation = escalator.climb(red, self._clean_outputs)
         strongest = escalation.strongest
         again = self._probe(strongest, self._ledger.now(), salt=1) + self._gradient(strongest)
@@ -120,11 +120,11 @@ class _Examination:
         if noisy is not None:
             view = replace(view, eot_samples=noisy[0])
             findings.append(noisy[1])
-        self._watch(0.1 + 0.6 * salt, "fresh gradient attack")
+        self._watch("fresh gradient attack")
         comparisons = Comparisons(cell, view, objectives, rows, salt)
-        self._watch(0.2 + 0.6 * salt, "comparisons")
+        self._watch("comparisons")
         findings += comparisons.findings(main)
-        self._watch(0.3 + 0.6 * salt, "convergence")
+        self._watch("convergence")
         converged, runs = not_converged(cell, view, objectives, rows, main, comparisons.fresh, salt)
         findings += [converged, unbounded_survivors(cell, view, objectives, rows, self._clean_outputs, salt)]
         for places, run in (*comparisons.runs, *runs):
@@ -144,6 +144,9 @@ class _Examination:
                 judge=judge,
             )
         )
+
+    def _watch(self, text: str) -> None:
+        self._told(1.0, f"soundness: {text}")
 
     def _notes(self, scores: Tensor) -> tuple[Finding, ...]:
         note = below_constant(self._cell, scores)

@@ -6,28 +6,28 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from attacks.audit import audit
-from attacks.ball import ball_for
 from attacks.engine import run_protocol
 from attacks.log_probabilities import LogProbabilities, are_probabilities
 from attacks.prepare import prepare
 from attacks.shell import admit_inputs
+from attacks.soundness import examine
 from attacks.victim import Access, ModelVictim, Spent
 from benchmark.environment import provenance
 from benchmark.measure import model_cost, peak_memory_mb
+from benchmark.soundness_summary import escalation_of, flags_of
 from benchmark.summary import Summary
 from datasets.batch import Batch
 from datasets.tasks.base import Task
 from defenses.stages import declared_stages
 from registry import AttackProtocol, CellFacts, DatasetSpec, Need, Randomness
 from registry.errors import ModelContractError
-from results.record import Card, Checkpoint, Cost, EvaluationRecord, Flag, RecordStatus
+from results.record import Card, Checkpoint, Cost, EvaluationRecord, RecordStatus
 
 _log = logging.getLogger(__name__)
 
@@ -88,7 +88,8 @@ def assess(
         subject = check_model(subject, batch)
         access, facts = _access(subject, batch, protocol, device, identity.attack_seed)
         outcome = run_protocol(access, batch, protocol, facts, seed=identity.attack_seed, watch=progress)
-        flags = _flags(access.victim, batch, protocol, subject, outcome.clean_scores)
+        found = examine(access, batch, protocol, facts, outcome, seed=identity.attack_seed, watch=progress)
+        outcome, findings, escalation = found
         summary = Summary(access.victim, batch, subject.spec, outcome)
         cost = _cost(subject.model, batch, access, identity.checkpoint, began, device)
     record = EvaluationRecord(
@@ -109,7 +110,8 @@ def assess(
         clean_class_recall=summary.clean_class_recall,
         clean_confusions=summary.clean_confusions,
         budgets=summary.budgets,
-        flags=flags,
+        flags=flags_of(findings),
+        escalation=escalation_of(escalation),
         cost=cost,
         provenance=where,
     )
@@ -185,17 +187,6 @@ def _access(
         ranked_budget=subject.spec.ranked_budget,
     )
     return Access(victim=judge, search=search, surrogates=surrogates), facts
-
-
-def _flags(
-    victim: ModelVictim, batch: Batch, protocol: AttackProtocol, subject: Subject, clean_scores
-) -> tuple[Flag, ...]:
-    """Returns the findings of the probes, for protocols that rank; other records hold none."""
-    if not protocol.ranks:
-        return ()
-    ball = ball_for(protocol.threat_model, subject.spec.ranked_budget, batch.inputs)
-    findings = audit(victim, batch, clean_scores, ball, "margin")
-    return tuple(Flag(**asdict(finding)) for finding in findings)
 
 
 def _cost(model: nn.Module, batch: Batch, access: Access, checkpoint: Checkpoint, began: float, device: str) -> Cost:

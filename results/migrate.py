@@ -16,8 +16,14 @@ Upgrade = Callable[[Document], Document]
 WHAT_TO_DO = "restore the file from git, or delete it and run the cell again"
 """How every complaint about a damaged file ends."""
 
-UPGRADES: dict[int, Upgrade] = {}
-"""The upgrade that starts from a version, by that version; empty while there is only version 1."""
+
+def _without_escalation(document: Document) -> Document:
+    """Records of schema 1 told nothing of an escalation."""
+    return {**document, "escalation": None}
+
+
+UPGRADES: dict[int, Upgrade] = {1: _without_escalation}
+"""The upgrade that starts from a version, by that version."""
 
 
 def upgrade(document: Document, origin: str) -> Document:

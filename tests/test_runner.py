@@ -20,7 +20,7 @@ from benchmark.runner import Outcome, Run
 from benchmark.states import CellState, states_of
 from registry import ROOT
 from registry.errors import NewerSchemaError, ResultsError
-from results.record import Checkpoint, EvaluationRecord, Failure, Provenance, RecordStatus
+from results.record import SCHEMA, Checkpoint, EvaluationRecord, Failure, Provenance, RecordStatus
 from results.store import RecordStore
 
 PROVENANCE = Provenance(
@@ -289,7 +289,7 @@ def test_a_training_held_by_another_process_is_taken_over_from_it(tmp_path, monk
 def test_a_record_of_a_newer_version_stops_the_run(tmp_path):
     run(tmp_path, FakeWork())
     path = RecordStore(tmp_path).path_of(PLAN.evaluations[0].key)
-    path.write_text(path.read_text().replace('"schema": 1', '"schema": 99'))
+    path.write_text(path.read_text().replace(f'"schema": {SCHEMA}', '"schema": 99'))
     with pytest.raises(NewerSchemaError):
         run(tmp_path, FakeWork())
 

@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 
 from registry.errors import DamagedRecordError, NewerSchemaError, ResultsError
-from results.record import RecordStatus
+from results.record import SCHEMA, RecordStatus
 from results.sample_table import to_parquet
 from results.serialize import to_json
 from results.store import RecordStore
@@ -116,7 +116,7 @@ def test_half_written_and_newer_files_are_skipped_and_listed(
     text = to_json(example_record())
     keys = [f"phantom/D{number}/standard-s0-0123456789ab" for number in range(4)]
     store.write(example_record(key=keys[0]))
-    contents = text[: len(text) // 2].encode(), text.replace('"schema": 1', '"schema": 9').encode(), b"\xff\xfe"
+    contents = text[: len(text) // 2].encode(), text.replace(f'"schema": {SCHEMA}', '"schema": 9').encode(), b"\xff\xfe"
     for key, content in zip(keys[1:], contents, strict=True):
         store.path_of(key).parent.mkdir(parents=True)
         store.path_of(key).write_bytes(content)
