@@ -31,6 +31,8 @@ VIEW_STEPS = 100
 """APGD steps of the first run through each view; another model's gradient gets twice as many."""
 LONGER = 5
 """How many times the protocol's steps the long run takes."""
+QUERIES, DECISIONS, ESTIMATES = 5000, 2000, 10
+"""Queries of Square where the protocol has no black-box member, of the decision-based attack, and estimated steps."""
 DECISION_BASED = "attacks.hop_skip_jump:HopSkipJump"
 """The attack that needs nothing but decisions, where the protocol has none."""
 MOST_DRAWS = 64
@@ -172,11 +174,11 @@ class Escalator:
             more = {"queries": 2 * int(member.options["queries"])} if "queries" in member.options else {}
             members.append(replace(member, name=f"{member.name}, more", options={**member.options, **more}))
         if not ours and self._cell.protocol.threat_model.norm is Norm.LINF:
-            members.append(_score_based("square", "attacks.square:Square", {"queries": 5000}, self._objectives[0]))
+            members.append(_score_based("square", "attacks.square:Square", {"queries": QUERIES}, self._objectives[0]))
         decided = any(knowledge_of(member) is Knowledge.DECISION_BASED for member in ours)
         if not decided and find_spec(DECISION_BASED.partition(":")[0]):
-            members.append(_score_based("hop-skip-jump", DECISION_BASED, {"queries": 2000}, self._objectives[0]))
-        options = {"iterations": 20, "pairs": 32}
+            members.append(_score_based("hop-skip-jump", DECISION_BASED, {"queries": DECISIONS}, self._objectives[0]))
+        options = {"iterations": ESTIMATES, "pairs": 32}
         estimated = "attacks.finite_differences:FiniteDifferences"
         return [*members, _score_based("finite-differences", estimated, options, self._objectives[0])]
 

@@ -123,8 +123,11 @@ def worse(victim: ModelVictim, batch: Batch, known: tuple[Tensor, Tensor], new: 
 
 
 def knowledge_of(member: Member) -> Knowledge:
-    """Returns what a member's attack needs to see."""
-    return resolve(member.attack)(**member.options).knowledge
+    """Returns what a member's attack needs to see; one that cannot be built found nothing and counts as white-box."""
+    try:
+        return resolve(member.attack)(**member.options).knowledge
+    except Exception:  # its own run has reported the error
+        return Knowledge.WHITE_BOX
 
 
 class StartingAt:

@@ -107,7 +107,7 @@ class Ledger:
 def _as_one(members: list[MemberOutcome], attempted: int, robust_after: float) -> MemberOutcome:
     names = ("lowered", "broken", "violations", "no_gradient", "forwards", "backwards", "seconds")
     return MemberOutcome(
-        member=Member(name=PROBES, attack="attacks.soundness:examine"),
+        member=Member(name=PROBES, attack="attacks.soundness:examine", objective=""),
         attempted=attempted,
         robust_after=robust_after,
         errors=0,

@@ -111,7 +111,7 @@ def assess(
         clean_confusions=summary.clean_confusions,
         budgets=summary.budgets,
         flags=flags_of(findings),
-        escalation=escalation_of(escalation),
+        escalation=escalation_of(escalation, facts.ranked_budget),
         cost=cost,
         provenance=where,
     )

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from attacks.audit import Finding
 from attacks.escalation import Escalation as Climb
 from benchmark.summary import member_result
+from registry import Budget
 from results.record import Escalation, Flag
 
 
@@ -16,11 +17,12 @@ def flags_of(findings: Iterable[Finding]) -> tuple[Flag, ...]:
     return tuple(Flag(**asdict(finding)) for finding in findings)
 
 
-def escalation_of(climb: Climb | None) -> Escalation | None:
-    """Returns what was tried after a red flag, or None where nothing was."""
+def escalation_of(climb: Climb | None, budget: Budget) -> Escalation | None:
+    """Returns what was tried after a red flag at a budget, or None where nothing was."""
     if climb is None:
         return None
     return Escalation(
+        budget=budget.card(),
         flags=flags_of(climb.flags),
         members=tuple(member_result(member) for member in climb.members),
         strongest=climb.strongest.name,

@@ -106,6 +106,8 @@ class Flag:
 class Escalation:
     """What was tried after a red flag; the record's flags are those that were computed again after it."""
 
+    budget: Card
+    """The ranked budget, at which it ran; larger ones inherit its adversarials, smaller ones nothing."""
     flags: tuple[Flag, ...]
     """The red flags that started it, with their first evidence."""
     members: tuple[MemberResult, ...]

@@ -165,6 +165,17 @@ def _persisting(facts: _Facts, budget: Budget) -> Iterable[str]:
         yield f"{last}{flag.name}: {flag.evidence}"
 
 
+def _elsewhere(facts: _Facts, budget: Budget) -> Iterable[str]:
+    """At another budget the protocol's attacks ran alone, which the escalation has shown to be too weak."""
+    escalation = facts.record.escalation
+    if escalation is None or as_budget(escalation.budget) == as_budget(budget):
+        return
+    fall, n = escalation.robust_before - escalation.robust_after, facts.result.metrics["robust"].n
+    if fall > max(3 / n, 0.005):
+        where = as_budget(escalation.budget).label
+        yield f"the escalation ran at {where} only, and lowered the score there by {fall:.1%}"
+
+
 def _escalated(facts: _Facts, budget: Budget) -> Iterable[str]:
     escalation = facts.record.escalation
     if escalation is not None:
@@ -184,6 +195,7 @@ _RULES: tuple[tuple[_Rule, VerdictStatus], ...] = (
     (_certainly_broken, VerdictStatus.VERIFIED),
     (_unfinished, VerdictStatus.UNVERIFIED),
     (_persisting, VerdictStatus.CONTESTED),
+    (_elsewhere, VerdictStatus.CONTESTED),
     (_escalated, VerdictStatus.VERIFIED),
 )
 

@@ -31,6 +31,7 @@ def _record(robust: float = 0.25, flags: tuple[Flag, ...] = (), **changes: objec
 
 def _escalation(**changes: object) -> Escalation:
     before = Escalation(
+        budget=RANKED.card(),
         flags=(_flag("zero-gradient"),),
         members=(),
         strongest="BPDA",
@@ -147,6 +148,18 @@ def test_rule(record: EvaluationRecord, status: VerdictStatus, reason: str | Non
     assert (reason is None and answer.reasons == ()) or reason in answer.reasons[0]
     assert answer.flags == tuple(flag for flag in record.flags if flag.red)
     assert verdict([from_json(to_json(record), "memory")], RANKED) == answer
+
+
+@pytest.mark.parametrize(("after", "status"), [(0.25, CONTESTED), (0.75, VERIFIED)])
+def test_other_budgets_are_not_escalated(after: float, status: VerdictStatus) -> None:
+    """Where the escalation found more, the protocol's attacks were too weak at every budget."""
+    smaller = example_budget(0.75, eps=2 / 255, n=500)
+    record = _record(budgets=(smaller, example_budget(after, n=500)), n_planned=500)
+    record = replace(record, escalation=_escalation(robust_after=after))
+    answer = verdict([record], linf(2 / 255))
+    assert answer.status is status
+    assert verdict([record], RANKED).status is VERIFIED
+    assert ("the escalation ran at Linf 4/255 only" in answer.reasons[0]) == (status is CONTESTED)
 
 
 def test_first_match_wins() -> None:
