@@ -12,8 +12,8 @@ import torch
 from scipy.stats import binomtest
 from torch import Tensor
 
-from attacks.audit import Finding
 from attacks.engine import BudgetOutcome
+from attacks.finding import Finding
 from attacks.fresh import Cell, FreshRun, knowledge_of, run_fresh
 from attacks.views import View
 from registry import Budget, Knowledge, Member

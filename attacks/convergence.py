@@ -8,9 +8,9 @@ import torch
 from scipy.stats import binomtest
 from torch import Tensor
 
-from attacks.audit import Finding
 from attacks.comparisons import RESTARTS, STEPS
 from attacks.engine import BudgetOutcome
+from attacks.finding import Finding
 from attacks.fresh import Cell, FreshRun, knowledge_of, run_fresh, worse
 from attacks.objectives import objective_for
 from attacks.victim import Draws

@@ -15,10 +15,10 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from attacks.audit import Finding
 from attacks.comparisons import STEPS
 from attacks.convergence import largest_option
 from attacks.engine import BudgetOutcome, MemberOutcome
+from attacks.finding import Finding
 from attacks.fresh import Cell, FreshRun, knowledge_of, run_fresh
 from attacks.ledger import Ledger
 from attacks.views import View, all_views

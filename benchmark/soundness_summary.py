@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import asdict
 
-from attacks.audit import Finding
 from attacks.escalation import Escalation as Climb
+from attacks.finding import Finding
 from benchmark.summary import member_result
 from registry import Budget
 from results.record import Escalation, Flag

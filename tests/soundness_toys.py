@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from attacks.audit import Finding
 from attacks.engine import Outcome, run_protocol
 from attacks.escalation import Escalation
+from attacks.finding import Finding
 from attacks.soundness import examine
 from attacks.victim import Access, ModelVictim
 from datasets.batch import Batch
