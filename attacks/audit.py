@@ -6,33 +6,22 @@ Every probe works on a copy of the model, so that one model never flags the next
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 
 from attacks.ball import Ball
+from attacks.finding import Finding
+from attacks.gradient_probe import copy_of, flattened, gradient_findings, in_float64
 from attacks.log_probabilities import LogProbabilities, are_probabilities
-from attacks.objectives import objective_for
-from attacks.queries import Objective
 from attacks.shell import modules_in_training_mode
 from attacks.victim import ModelVictim
 from datasets.batch import Batch
-from datasets.tasks.base import Outputs, model_outputs
+from datasets.tasks.base import model_outputs
 from registry import Randomness
 
 AUDIT_SAMPLES = 256
 """Largest number of clean-correct samples that probes look at."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Finding:
-    """What one probe measured."""
-
-    name: str
-    red: bool
-    evidence: str
-    values: dict[str, float] = field(default_factory=dict)
 
 
 def audit(
@@ -59,13 +48,12 @@ def _findings(
     correct = (clean_scores >= victim.task.fail_below).nonzero()[:AUDIT_SAMPLES, 0]
     some = batch.take(slice(0, victim.slots))
     findings = [_training_mode(victim.model), _declared_randomness(victim, some), _state(victim, some)]
-    copied = _copy_of(victim, copy.deepcopy(victim.model))
+    copied = copy_of(victim, copy.deepcopy(victim.model))
     outputs = copied.outputs(batch.take(slice(0, AUDIT_SAMPLES)))
     if isinstance(outputs, Tensor):
         findings += [_probabilities(victim, outputs), _constant(copied, batch.take(slice(0, AUDIT_SAMPLES)))]
     if len(correct):
-        probe = _GradientProbe(victim, batch.take(correct), ball.take(correct), objective_name)
-        findings += [probe.zero_gradient(outputs), probe.dishonest_gradient()]
+        findings += gradient_findings(victim, batch.take(correct), ball.take(correct), objective_name)
     return findings
 
 
@@ -83,7 +71,7 @@ def _declared_randomness(victim: ModelVictim, some: Batch) -> Finding:
     """Compares two predictions of the same batch by the raw module, outside of any keyed noise."""
     model = copy.deepcopy(victim.model)
     with torch.no_grad():
-        first, second = _flat(model_outputs(model, some)), _flat(model_outputs(model, some))
+        first, second = flattened(model_outputs(model, some)), flattened(model_outputs(model, some))
     difference = float((first - second).abs().max())
     declared = victim.randomness is not Randomness.NONE
     return Finding(
@@ -101,7 +89,7 @@ def _state(victim: ModelVictim, some: Batch) -> Finding | None:
     difference, limit = _row_difference(copy.deepcopy(victim.model), some)
     shrunk = 0.0
     if difference > limit:  # rounding shrinks in float64, dependence on the batch does not
-        shrunk = _row_difference(copy.deepcopy(victim.model).double(), _double(some))[0]
+        shrunk = _row_difference(copy.deepcopy(victim.model).double(), in_float64(some))[0]
     changed = _changed_buffers(copy.deepcopy(victim.model), some)
     depends = difference > limit and shrunk > difference / 100
     buffers = f"buffers changed by a forward pass: {', '.join(changed[:3]) or 'none'}"
@@ -116,10 +104,10 @@ def _state(victim: ModelVictim, some: Batch) -> Finding | None:
 def _row_difference(model: nn.Module, some: Batch) -> tuple[float, float]:
     order = torch.arange(len(some) - 1, -1, -1, device=some.inputs.device)
     with torch.no_grad():
-        together = _flat(model_outputs(model, some))
-        shuffled = _flat(model_outputs(model, some.take(order)))[order]
+        together = flattened(model_outputs(model, some))
+        shuffled = flattened(model_outputs(model, some.take(order)))[order]
         singles = [some.take(slice(row, row + 1)) for row in range(min(4, len(some)))]
-        alone = torch.cat([_flat(model_outputs(model, single)) for single in singles])
+        alone = torch.cat([flattened(model_outputs(model, single)) for single in singles])
     difference = max(float((together - shuffled).abs().max()), float((together[: len(alone)] - alone).abs().max()))
     spread = float((together.amax(1) - together.amin(1)).median())
     return difference, max(1e-4 * spread, 1e-5 * float(together.abs().max()))
@@ -136,7 +124,8 @@ def _probabilities(victim: ModelVictim, outputs: Tensor) -> Finding:
     """A note: the model returns probabilities and is attacked through their logarithm."""
     found = isinstance(victim.model, LogProbabilities) or are_probabilities(outputs)
     text = "the model returns probabilities and was attacked through their logarithm" if found else "raw logits"
-    return Finding(name="probabilities", red=False, evidence=text, values={"probabilities": float(found)})
+    values = {"probabilities": float(found)}
+    return Finding(name="probabilities", red=False, noted=found, evidence=text, values=values)
 
 
 def _constant(victim: ModelVictim, some: Batch) -> Finding:
@@ -146,72 +135,4 @@ def _constant(victim: ModelVictim, some: Batch) -> Finding:
     values = predictions[name]
     same = bool((values == values[:1]).all())
     text = f"all {len(some)} predictions are the same" if same else "predictions differ between inputs"
-    return Finding(name="constant", red=False, evidence=text, values={"constant": float(same)})
-
-
-class _GradientProbe:
-    """Compares what the gradient promises with what a step really gains, in float64 where the model allows it."""
-
-    def __init__(self, victim: ModelVictim, batch: Batch, ball: Ball, objective_name: str) -> None:
-        self._objective: Objective = objective_for(victim.task, objective_name)
-        self._ball = ball
-        try:
-            double = _double(batch)
-            model = copy.deepcopy(victim.model).double()
-            self._victim, self._batch = _copy_of(victim, model), double
-            self._answer = self._ask(double.inputs, gradient=True)
-            self._precision = "float64"
-        except RuntimeError:  # a model that insists on float32
-            self._victim, self._batch = _copy_of(victim, copy.deepcopy(victim.model)), batch
-            self._answer = self._ask(batch.inputs, gradient=True)
-            self._precision = "float32"
-
-    def zero_gradient(self, outputs: Outputs) -> Finding:
-        """Counts inputs whose gradient is exactly zero, not finite, or vanishes against the outputs' spread."""
-        flat = _flat(outputs)
-        spread = float((flat.amax(1) - flat.amin(1)).median())
-        largest = self._answer.gradient.abs().flatten(1).amax(1)
-        share = float((~(largest > 1e-6 * spread)).double().mean())
-        return Finding(
-            name="zero-gradient",
-            red=share >= 0.10,
-            evidence=f"{share:.1%} of {len(largest)} clean-correct inputs have no usable gradient (limit 10%)",
-            values={"share": share, "n": float(len(largest))},
-        )
-
-    def dishonest_gradient(self) -> Finding:
-        """Compares real with predicted gain of one sign step of eps/4, eps/2 and eps."""
-        ratios = {}
-        for divisor in (4, 2, 1):
-            step = self._ball.eps.to(self._batch.inputs.dtype) / divisor * self._answer.gradient.sign()
-            moved = (self._batch.inputs + step).clamp(0, 1)
-            predicted = (self._answer.gradient * (moved - self._batch.inputs)).sum()
-            gained = (self._ask(moved, gradient=False).objective - self._answer.objective).sum()
-            ratios[f"eps/{divisor}"] = float(gained / predicted) if float(predicted) > 0 else 0.0
-        lowest = min(ratios.values())
-        listed = ", ".join(f"{name}: {value:.2f}" for name, value in ratios.items())
-        return Finding(
-            name="dishonest-gradient",
-            red=lowest < 0.3,
-            evidence=f"real over predicted gain of one sign step, {self._precision}: {listed} (limit 0.3)",
-            values=ratios,
-        )
-
-    def _ask(self, inputs: Tensor, *, gradient: bool):
-        progress = torch.zeros(len(inputs), device=inputs.device)
-        return self._victim.answer(self._batch.with_inputs(inputs), self._objective, progress, gradient=gradient)
-
-
-def _copy_of(victim: ModelVictim, model: nn.Module) -> ModelVictim:
-    return ModelVictim(model, victim.task, slots=victim.slots, randomness=victim.randomness)
-
-
-def _double(batch: Batch) -> Batch:
-    context = None if batch.context is None else batch.context.double()
-    return replace(batch, inputs=batch.inputs.double(), context=context)
-
-
-def _flat(outputs: Outputs) -> Tensor:
-    """Returns outputs as (N, values)."""
-    tensor = torch.cat([o.flatten(1) for o in outputs.values()], 1) if isinstance(outputs, dict) else outputs
-    return tensor.flatten(1)
+    return Finding(name="constant", red=False, noted=same, evidence=text, values={"constant": float(same)})

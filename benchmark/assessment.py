@@ -6,28 +6,28 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from attacks.audit import audit
-from attacks.ball import ball_for
 from attacks.engine import run_protocol
 from attacks.log_probabilities import LogProbabilities, are_probabilities
 from attacks.shell import admit_inputs
-from attacks.victim import Access, ModelVictim
+from attacks.soundness import examine
+from attacks.victim import Access
 from benchmark.access import Subject, access_to
 from benchmark.environment import provenance
 from benchmark.measure import model_cost, peak_memory_mb
+from benchmark.soundness_summary import escalation_of, flags_of
 from benchmark.stored_adversarials import certify
 from benchmark.summary import Summary
 from datasets.batch import Batch
 from registry import AttackProtocol
 from registry.errors import ModelContractError
 from results.adversarials import Adversarials
-from results.record import Card, Checkpoint, Cost, EvaluationRecord, Flag, RecordStatus
+from results.record import Card, Checkpoint, Cost, EvaluationRecord, RecordStatus
 
 _log = logging.getLogger(__name__)
 
@@ -72,7 +72,8 @@ def assess(
         subject = check_model(subject, batch)
         access, facts = access_to(subject, batch, protocol, device, identity.attack_seed)
         outcome = run_protocol(access, batch, protocol, facts, seed=identity.attack_seed, watch=progress)
-        flags = _flags(access.victim, batch, protocol, subject, outcome.clean_scores)
+        found = examine(access, batch, protocol, facts, outcome, seed=identity.attack_seed, watch=progress)
+        outcome, findings, escalation = found
         outcome, adversarials = certify(access.victim, batch, protocol, outcome, subject.spec.ranked_budget)
         summary = Summary(access.victim, batch, subject.spec, outcome)
         cost = _cost(subject.model, batch, access, identity.checkpoint, began, device)
@@ -94,7 +95,8 @@ def assess(
         clean_class_recall=summary.clean_class_recall,
         clean_confusions=summary.clean_confusions,
         budgets=summary.budgets,
-        flags=flags,
+        flags=flags_of(findings),
+        escalation=escalation_of(escalation, facts.ranked_budget),
         cost=cost,
         provenance=where,
     )
@@ -131,17 +133,6 @@ def full_precision() -> Iterator[None]:
         yield
     finally:
         matmul.allow_tf32, cudnn.allow_tf32, cudnn.deterministic = before
-
-
-def _flags(
-    victim: ModelVictim, batch: Batch, protocol: AttackProtocol, subject: Subject, clean_scores
-) -> tuple[Flag, ...]:
-    """Returns the findings of the probes, for protocols that rank; other records hold none."""
-    if not protocol.ranks:
-        return ()
-    ball = ball_for(protocol.threat_model, subject.spec.ranked_budget, batch.inputs)
-    findings = audit(victim, batch, clean_scores, ball, "margin")
-    return tuple(Flag(**asdict(finding)) for finding in findings)
 
 
 def _cost(model: nn.Module, batch: Batch, access: Access, checkpoint: Checkpoint, began: float, device: str) -> Cost:

@@ -10,7 +10,8 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from attacks.engine import FINAL, BudgetOutcome, MemberOutcome, Outcome, judge_scores
+from attacks.engine import BudgetOutcome, MemberOutcome, Outcome
+from attacks.judging import FINAL, judge_scores
 from attacks.victim import ModelVictim
 from benchmark.assessment import Subject, check_model, full_precision, slots_for
 from benchmark.cells import key_digest

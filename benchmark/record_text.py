@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from benchmark.estimate import format_duration
 from benchmark.table import format_table
 from registry import Norm, format_eps
-from results.record import BudgetResult, Estimate, EvaluationRecord
+from results.record import BudgetResult, Escalation, Estimate, EvaluationRecord
 
 _IN_PIXELS = ("hd95", "false_positive_px")
 """Metrics in pixels, which are not shown as percent."""
@@ -22,8 +22,11 @@ def describe(record: EvaluationRecord) -> str:
         parts.append(_clean(record))
     parts.extend(_budget(record, result) for result in record.budgets)
     if record.flags:
-        rows = [("RED" if flag.red else "note", flag.name, flag.evidence) for flag in record.flags]
+        marks = [("RED" if flag.red else "note" if flag.noted else "ok") for flag in record.flags]
+        rows = [(mark, flag.name, flag.evidence) for mark, flag in zip(marks, record.flags, strict=True)]
         parts.append("Flags\n" + _indented(format_table(("", "flag", "evidence"), rows)))
+    if record.escalation is not None:
+        parts.append(_escalation(record.escalation))
     parts.append(_provenance(record))
     return "\n\n".join(parts)
 
@@ -71,6 +74,23 @@ def _budget(record: EvaluationRecord, result: BudgetResult) -> str:
     )
     if rows:
         lines.append(_indented(format_table(headings, rows)))
+    return "\n".join(lines)
+
+
+def _escalation(tried: Escalation) -> str:
+    names = ", ".join(flag.name for flag in tried.flags)
+    lines = [f"Escalation at {_budget_label(tried.budget)}, after {names}"]
+    rows = [
+        ("robust", f"{tried.robust_before:.1%} before, {tried.robust_after:.1%} after"),
+        ("strongest", f"{tried.strongest}: {tried.why}"),
+    ]
+    if tried.failure:
+        rows.append(("UNFINISHED", tried.failure))
+    lines.append(_indented(_columns(rows)))
+    headings = ("attack", "attempted", "lowered", "broke", "left", "errors")
+    members = [(m.name, m.attempted, m.lowered, m.broken, f"{m.robust_after:.1%}", m.errors) for m in tried.members]
+    if members:
+        lines.append(_indented(format_table(headings, members)))
     return "\n".join(lines)
 
 

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from attacks.ball import Ball, ball_for, support_mask
-from attacks.engine import FINAL, SELECTION, BudgetOutcome, Outcome, judge_scores
+from attacks.engine import BudgetOutcome, Outcome
+from attacks.judging import FINAL, SELECTION, judge_scores
 from attacks.victim import ModelVictim, Spent
 from datasets.batch import Batch
 from registry import AttackProtocol, Budget, Norm, Randomness, ThreatModel, linf

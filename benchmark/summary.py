@@ -61,7 +61,7 @@ class Summary:
         return BudgetResult(
             budget=outcome.budget.card(),
             metrics={"robust": self._mean(scores), "attack_success_rate": success} | self._corpus(facts, len(scores)),
-            members=tuple(_member(m) for m in outcome.members),
+            members=tuple(member_result(m) for m in outcome.members),
             planned=tuple(m.member.name for m in outcome.members),
             class_recall=self._recalls(facts, scores),
             confusions=self._confusions(facts),
@@ -136,7 +136,8 @@ def _constant_predictor(facts: Facts) -> float | None:
     return None
 
 
-def _member(outcome: MemberOutcome) -> MemberResult:
+def member_result(outcome: MemberOutcome) -> MemberResult:
+    """Returns what one attack did, as records keep it."""
     return MemberResult(
         name=outcome.member.name,
         card=outcome.member.card(),

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from attacks.engine import FINAL, judge_scores
+from attacks.judging import FINAL, judge_scores
 from attacks.victim import ModelVictim
 from benchmark.assessment import Subject, check_model, full_precision, slots_for
 from benchmark.evaluation_cell import load_dataset

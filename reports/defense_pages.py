@@ -15,7 +15,7 @@ from reports.leaderboard import Leaderboard, Row, Standings
 from reports.pages import BELOW_ROOT, front_board
 from reports.pooling import Pooled, pool_estimates
 from reports.survivors import survivor_figure
-from results.record import RecordStatus
+from results.record import Flag, RecordStatus
 
 Step = tuple[Leaderboard, Row]
 """A board, and the row of this page's defense on it."""
@@ -95,7 +95,8 @@ def _part(facts: DefenseFacts, steps: Sequence[Step]) -> dict[str, object]:
     return {
         "board": board,
         "row": row,
-        "flags": sorted(row.flags, key=lambda found: (not found.flag.red, found.flag.name, found.seed)),
+        "flags": sorted(row.flags, key=lambda found: (_weight(found.flag), found.flag.name, found.seed)),
+        "escalations": [(cell.seed, cell.record.escalation) for cell in row.cells if cell.record.escalation],
         "threat": ", ".join([str(board.threat_model.norm), *unusual_rules(board.threat_model)]),
         "anchor": board_page(board, "").removeprefix("boards/").strip("."),
         "href": BELOW_ROOT + board_page(board),
@@ -110,6 +111,11 @@ def _part(facts: DefenseFacts, steps: Sequence[Step]) -> dict[str, object]:
         ],
         "commands": _commands(row),
     }
+
+
+def _weight(flag: Flag) -> int:
+    """Returns 0 for a red flag, 1 for a note that holds, 2 for the rest."""
+    return 0 if flag.red else 1 if flag.noted else 2
 
 
 def _figure(facts: DefenseFacts, steps: Sequence[Step], board: Leaderboard, has_twin: bool) -> Figure:

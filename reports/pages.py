@@ -14,6 +14,8 @@ from reports.cards import DefenseFacts
 from reports.html import metric_spec
 from reports.leaderboard import AGGREGATE_MINIMUM, Leaderboard, Row, Standings
 
+AUDIT_SAMPLES = 256
+"""Largest number of samples that soundness probes look at, as in `attacks.audit`."""
 BELOW_ROOT = "../"
 """From a page in a folder to the root of the site."""
 
@@ -32,7 +34,8 @@ def render_index(env: Environment, standings: Standings, defenses: Iterable[Defe
 
 def render_methodology(env: Environment, standings: Standings) -> str:
     """Returns the page that says what a number means."""
-    return env.get_template(METHODOLOGY).render(page="methodology", root="", site=standings, minimum=AGGREGATE_MINIMUM)
+    facts = {"minimum": AGGREGATE_MINIMUM, "audit": AUDIT_SAMPLES}
+    return env.get_template(METHODOLOGY).render(page="methodology", root="", site=standings, **facts)
 
 
 def render_board(env: Environment, standings: Standings, board: Leaderboard, siblings: Iterable[Leaderboard]) -> str:

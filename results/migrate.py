@@ -17,12 +17,12 @@ WHAT_TO_DO = "restore the file from git, or delete it and run the cell again"
 """How every complaint about a damaged file ends."""
 
 
-def _without_certificates(document: Document) -> Document:
-    """Records of schema 1 kept no adversarials."""
-    return {**document, "adversarials": None}
+def _without_adversarials(document: Document) -> Document:
+    """Records of schema 1 kept no adversarials and told nothing of an escalation."""
+    return {**document, "adversarials": None, "escalation": None}
 
 
-UPGRADES: dict[int, Upgrade] = {1: _without_certificates}
+UPGRADES: dict[int, Upgrade] = {1: _without_adversarials}
 """The upgrade that starts from a version, by that version."""
 
 

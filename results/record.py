@@ -98,6 +98,30 @@ class Flag:
     """The measured quantity and its threshold, in one sentence."""
     values: dict[str, float] = field(default_factory=dict)
     """The measured quantities."""
+    noted: bool = False
+    """A note that holds: worth reading, without effect on the status."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Escalation:
+    """What was tried after a red flag; the record's flags are those that were computed again after it."""
+
+    budget: Card
+    """The ranked budget, at which it ran; larger ones inherit its adversarials, smaller ones nothing."""
+    flags: tuple[Flag, ...]
+    """The red flags that started it, with their first evidence."""
+    members: tuple[MemberResult, ...]
+    """What each attack did, in the order they ran; `lowered` and `broken` count what was new."""
+    strongest: str
+    """The gradient attack by which the flags were computed again, e.g. "BPDA"."""
+    why: str
+    """How many samples each way to a gradient broke from scratch."""
+    robust_before: float
+    """Mean worst score before it."""
+    robust_after: float
+    """Mean worst score after it."""
+    failure: str = ""
+    """Why it did not finish; empty where it did."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,7 +261,9 @@ class EvaluationRecord:
     budgets: tuple[BudgetResult, ...] = ()
     """Worst cases, ascending in eps."""
     flags: tuple[Flag, ...] = ()
-    """Soundness flags and notes, with evidence."""
+    """Soundness flags and notes, with evidence; after an escalation the ones computed again."""
+    escalation: Escalation | None = None
+    """What was tried after a red flag; None where nothing was escalated."""
     samples: SampleFile | None = None
     """Per-sample facts: columns sample_id, clean_score, score_<k>, member_<k>, step_<k>, and the task's own."""
     adversarials: AdversarialFile | None = None

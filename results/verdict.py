@@ -52,7 +52,7 @@ class Verdict:
     status: VerdictStatus
     """verified, contested or unverified."""
     reasons: tuple[str, ...]
-    """Why, in words; empty for a verified row without red flags."""
+    """Why, in words; empty for a verified row that never had a red flag."""
     flags: tuple[Flag, ...]
     """Red flags of all records, in order."""
 
@@ -75,8 +75,8 @@ def verdict(records: Sequence[EvaluationRecord], budget: Budget | Card) -> Verdi
     """Returns how far the number of one row may be trusted.
 
     Each record is judged by the first rule that matches; the row gets the worst status of its records, with all
-    reasons of that status. Escalation of red flags is not part of the records, so a red flag on a score above 1 %
-    stays contested.
+    reasons of that status. A record's flags are those computed again after its escalation, so one that is red still
+    persists.
 
     Args:
         records: The ranked protocol's records of one row: one per training seed.
@@ -146,12 +146,44 @@ def _unprobed(facts: _Facts, budget: Budget) -> Iterable[str]:
 
 def _certainly_broken(facts: _Facts, budget: Budget) -> Iterable[str]:
     score = facts.result.metrics["robust"].value
-    if facts.red and score <= CERTAINLY_BROKEN:
+    if (facts.red or facts.record.escalation is not None) and score <= CERTAINLY_BROKEN:
         yield f"robust score {score:.1%}: flags can only mean that a number is too high"
 
 
-def _red(facts: _Facts, budget: Budget) -> Iterable[str]:
-    return (f"{flag.name}: {flag.evidence}" for flag in facts.red)
+def _unfinished(facts: _Facts, budget: Budget) -> Iterable[str]:
+    escalation = facts.record.escalation
+    if escalation is None and facts.red:
+        yield f"red flags were not escalated: {', '.join(flag.name for flag in facts.red)}"
+    if escalation is not None and escalation.failure:
+        yield f"the escalation did not finish: {escalation.failure}"
+
+
+def _persisting(facts: _Facts, budget: Budget) -> Iterable[str]:
+    """Flags that are red after the escalation; `not-converged` is then the last doubling of the effort."""
+    for flag in facts.red:
+        last = "the last doubling still lowered the score, " if flag.name == "not-converged" else ""
+        yield f"{last}{flag.name}: {flag.evidence}"
+
+
+def _elsewhere(facts: _Facts, budget: Budget) -> Iterable[str]:
+    """At another budget the protocol's attacks ran alone, which the escalation has shown to be too weak."""
+    escalation = facts.record.escalation
+    if escalation is None or as_budget(escalation.budget) == as_budget(budget):
+        return
+    fall, n = escalation.robust_before - escalation.robust_after, facts.result.metrics["robust"].n
+    if fall > max(3 / n, 0.005):
+        where = as_budget(escalation.budget).label
+        yield f"the escalation ran at {where} only, and lowered the score there by {fall:.1%}"
+
+
+def _escalated(facts: _Facts, budget: Budget) -> Iterable[str]:
+    escalation = facts.record.escalation
+    if escalation is not None:
+        names = ", ".join(flag.name for flag in escalation.flags)
+        yield (
+            f"escalated from {escalation.robust_before:.1%} to {escalation.robust_after:.1%} after {names}; "
+            f"no flag is red under {escalation.strongest}"
+        )
 
 
 _Rule = Callable[[_Facts, Budget], Iterable[str]]
@@ -161,7 +193,10 @@ _RULES: tuple[tuple[_Rule, VerdictStatus], ...] = (
     (_undeclared, VerdictStatus.UNVERIFIED),
     (_unprobed, VerdictStatus.UNVERIFIED),
     (_certainly_broken, VerdictStatus.VERIFIED),
-    (_red, VerdictStatus.CONTESTED),
+    (_unfinished, VerdictStatus.UNVERIFIED),
+    (_persisting, VerdictStatus.CONTESTED),
+    (_elsewhere, VerdictStatus.CONTESTED),
+    (_escalated, VerdictStatus.VERIFIED),
 )
 
 

@@ -27,6 +27,7 @@ from results.record import (
     BudgetResult,
     Checkpoint,
     Cost,
+    Escalation,
     Estimate,
     EvaluationRecord,
     Failure,
@@ -185,7 +186,7 @@ def make_record(
         n: Number of samples; the whole test split by default.
         flags: Soundness flags.
         weights: Text that stands for the weights; a record with another one holds another checkpoint.
-        changes: Fields of `EvaluationRecord` to replace.
+        changes: Fields of `EvaluationRecord` to replace; a red flag comes with an escalation that found nothing.
     """
     dataset, defense = dataset or make_dataset(), defense or make_defense()
     protocol = protocol or make_protocol()
@@ -223,10 +224,27 @@ def make_record(
         clean_confusions={c.title: mean_estimate(1 - vectors[0], True) for c in dataset.harmful_confusions},
         budgets=tuple(budgets),
         flags=flags,
+        escalation=_escalation(flags, budgets[0]),
         cost=_cost(budgets, defense),
         provenance=_provenance(seed),
     )
     return Synthetic(record=replace(record, **changes), samples=samples)
+
+
+def _escalation(flags: tuple[Flag, ...], result: BudgetResult) -> Escalation | None:
+    red = tuple(flag for flag in flags if flag.red)
+    if not red:
+        return None
+    robust = result.metrics["robust"].value
+    return Escalation(
+        budget=result.budget,
+        flags=red,
+        members=tuple(replace(member, name=f"escalation, view: {member.name}") for member in result.members),
+        strongest="BPDA",
+        why="of 100 audited samples, each from scratch, break by: true gradient 10, BPDA 60",
+        robust_before=robust,
+        robust_after=robust,
+    )
 
 
 def make_failure(**arguments: Any) -> Synthetic:

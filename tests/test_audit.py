@@ -8,6 +8,7 @@ from torch import nn
 
 from attacks.audit import audit
 from attacks.ball import ball_for
+from attacks.gradient_probe import gradient_findings
 from attacks.judging import FINAL, judge_scores
 from attacks.log_probabilities import LogProbabilities
 from attacks.objectives import OBJECTIVES
@@ -215,3 +216,53 @@ def test_a_faulty_model_never_flags_the_next():
     for model, _ in FAULTS.values():
         probe(model, batch=on_linear())
         assert red(probe(LINEAR, batch=on_linear())) == set()
+
+
+class Curved(nn.Module):
+    """Logits that saturate within a part of eps, as those of models without a defense do."""
+
+    def __init__(self):
+        super().__init__()
+        self.base = linear(3, shape=SHAPE)
+
+    def forward(self, inputs):
+        return torch.tanh(6 * self.base(inputs))
+
+
+def test_a_curved_model_is_honest_where_steps_are_short():
+    """At eps a step gains far less than predicted, at eps/4 it does not."""
+    inputs = images(40, shape=SHAPE)
+    with torch.no_grad():  # near the boundary, where the tangent is steep
+        top = LINEAR(inputs).topk(2, dim=1).values
+    inputs = inputs[(top[:, 0] - top[:, 1]) < 0.6]
+    finding = probe(Curved(), batch=batch_for(LINEAR, inputs))["dishonest-gradient"]
+    assert min(finding.values.values()) < 0.3 < max(finding.values.values())
+    assert not finding.red
+
+
+def test_a_ripple_of_the_size_of_eps_is_dishonest():
+    """Its slope is honest over eps/4, and a step of eps walks over its crest and down again."""
+    finding = probe(nn.Sequential(Sine(0.03, 140.0), LINEAR), batch=on_linear())["dishonest-gradient"]
+    assert finding.values["eps/4"] > 0.3
+    assert finding.red
+
+
+@pytest.mark.parametrize("backward", ["true", "bpda"])
+def test_a_gradient_is_judged_as_it_is_followed(backward):
+    batch = on_linear()
+    model = nn.Sequential(Quantise(64), LINEAR).eval()
+    victim = ModelVictim(model, Classification(3), slots=16)
+    ball = ball_for(ThreatModel(), linf(8 / 255), batch.inputs)
+    found = gradient_findings(victim, batch, ball, "margin", backward=backward)
+    assert [finding.red for finding in found] == [backward == "true"] * 2
+
+
+def test_another_models_gradient_is_read_in_units_of_its_spread():
+    """The victim's logits are 1000 times smaller; what the twin promises is promised in proportion."""
+    batch = on_linear()
+    twin, victim = (ModelVictim(m.eval(), Classification(3), slots=16) for m in (LINEAR, Scaled(LINEAR, 1e-3)))
+    ball = ball_for(ThreatModel(), linf(8 / 255), batch.inputs)
+    honest = gradient_findings(twin, batch, ball, "margin", judge=victim)[1]
+    assert not honest.red and max(honest.values.values()) < 1.1
+    other = ModelVictim(linear(3, shape=SHAPE, seed=5), Classification(3), slots=16)
+    assert gradient_findings(other, batch, ball, "margin", judge=victim)[1].red

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from benchmark.record_text import describe
 from registry import Norm
-from results.record import Estimate, Failure, Flag, RecordStatus
+from results.record import Escalation, Estimate, Failure, Flag, RecordStatus
 from tests.example_records import KEY, example_budget, example_record
 
 
@@ -16,7 +16,27 @@ def test_a_finished_record_tells_result_interval_count_and_attacks():
     assert "clean  87.5%  [53.0%, 98.0%]  n = 8" in text
     assert "Worst case at Linf 4/255 (accuracy)" in text and "robust  25.0%  [0.0%, 100.0%]  n = 8" in text
     assert "apgd-margin  8          2        1      25.0%" in text
-    assert "note  zero-gradient" in text
+    assert "ok  zero-gradient" in text
+
+
+def test_an_escalation_tells_what_it_tried_and_lowered():
+    flag = Flag(name="zero-gradient", red=True, evidence="no gradient")
+    tried = Escalation(
+        budget=example_budget().budget,
+        flags=(flag,),
+        members=example_budget().members,
+        strongest="BPDA",
+        why="BPDA 6",
+        robust_before=0.75,
+        robust_after=0.25,
+        failure="MemoryError",
+    )
+    text = describe(example_record(escalation=tried))
+    assert "Escalation at Linf 4/255, after zero-gradient" in text
+    assert "robust      75.0% before, 25.0% after" in text
+    assert "UNFINISHED  MemoryError" in text
+    note = Flag(name="constant", red=False, noted=True, evidence="all predictions are the same")
+    assert "note  constant" in describe(example_record(flags=(note,)))
 
 
 def test_a_red_flag_stands_out():

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from attacks.engine import FINAL, judge_scores
+from attacks.judging import FINAL, judge_scores
 from attacks.victim import ModelVictim
 from benchmark.stored_adversarials import balls, certify, stored_points, take
 from datasets.batch import Batch

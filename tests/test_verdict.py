@@ -10,7 +10,7 @@ import pytest
 from registry import Budget, Norm, linf
 from registry.errors import InputContractError
 from results.best_known import best_known
-from results.record import Checkpoint, EvaluationRecord, Failure, Flag, RecordStatus
+from results.record import Checkpoint, Escalation, EvaluationRecord, Failure, Flag, RecordStatus
 from results.serialize import from_json, to_json
 from results.store import RecordStore
 from results.verdict import VerdictStatus, verdict
@@ -27,6 +27,19 @@ def _flag(name: str, red: bool = True) -> Flag:
 def _record(robust: float = 0.25, flags: tuple[Flag, ...] = (), **changes: object) -> EvaluationRecord:
     clear = _flag("zero-gradient", red=False)
     return example_record(**{"budgets": (example_budget(robust),), "flags": (clear, *flags), **changes})
+
+
+def _escalation(**changes: object) -> Escalation:
+    before = Escalation(
+        budget=RANKED.card(),
+        flags=(_flag("zero-gradient"),),
+        members=(),
+        strongest="BPDA",
+        why="of 8 audited samples, each from scratch, break by: true gradient 0, BPDA 6",
+        robust_before=0.75,
+        robust_after=0.25,
+    )
+    return replace(before, **changes)
 
 
 def _with_members(**changes: object) -> EvaluationRecord:
@@ -59,13 +72,62 @@ ONE_MEMBER = replace(example_budget(), members=example_budget().members[:1])
             _with_members(errors=3), UNVERIFIED, "square ended with an error on 3 of 8 samples", id="member errors"
         ),
         pytest.param(_record(budgets=(example_budget(n=7),)), UNVERIFIED, "7 samples of 8 planned", id="fewer samples"),
-        pytest.param(_record(flags=(_flag("not-converged"),)), CONTESTED, "not-converged: evidence of", id="red flag"),
+        pytest.param(
+            _record(flags=(_flag("not-monotone"),)),
+            UNVERIFIED,
+            "red flags were not escalated: not-monotone",
+            id="red flag without escalation",
+        ),
+        pytest.param(
+            _record(flags=(_flag("not-monotone"),), escalation=_escalation(failure="MemoryError: too large")),
+            UNVERIFIED,
+            "the escalation did not finish: MemoryError",
+            id="unfinished",
+        ),
+        pytest.param(
+            _record(escalation=_escalation(failure="MemoryError: too large")),
+            UNVERIFIED,
+            "the escalation did not finish: MemoryError",
+            id="unfinished without a red flag",
+        ),
+        pytest.param(
+            _record(flags=(_flag("not-monotone"),), escalation=_escalation()),
+            CONTESTED,
+            "not-monotone: evidence of",
+            id="red flag persists",
+        ),
+        pytest.param(
+            _record(flags=(_flag("not-converged"),), escalation=_escalation()),
+            CONTESTED,
+            "the last doubling still lowered the score, not-converged",
+            id="last doubling",
+        ),
+        pytest.param(
+            _record(escalation=_escalation()),
+            VERIFIED,
+            "escalated from 75.0% to 25.0% after zero-gradient; no flag is red under BPDA",
+            id="escalated",
+        ),
+        pytest.param(
+            _record(0.0, escalation=_escalation(robust_after=0.0)), VERIFIED, "flags can only mean", id="escalated to 0"
+        ),
+        pytest.param(
+            _record(0.0, flags=(_flag("stateful"),), escalation=_escalation()),
+            UNVERIFIED,
+            "declare it and run again",
+            id="escalation does not excuse an undeclared state",
+        ),
         pytest.param(_record(flags=(_flag("not-converged", red=False),)), VERIFIED, None, id="flag that is not red"),
         pytest.param(_record(flags=(_flag("below-constant", red=False),)), VERIFIED, None, id="note"),
         pytest.param(
             _record(0.01, flags=(_flag("zero-gradient"),)), VERIFIED, "flags can only mean", id="flag on a broken one"
         ),
-        pytest.param(_record(0.011, flags=(_flag("zero-gradient"),)), CONTESTED, "zero-gradient", id="just above 1 %"),
+        pytest.param(
+            _record(0.011, flags=(_flag("zero-gradient"),), escalation=_escalation()),
+            CONTESTED,
+            "zero-gradient",
+            id="just above 1 %",
+        ),
         pytest.param(_record(flags=(), budgets=(example_budget(0.0),)), VERIFIED, None, id="broken without flags"),
         pytest.param(replace(_record(), flags=()), UNVERIFIED, "soundness probes were not run", id="no probes"),
         pytest.param(
@@ -86,6 +148,18 @@ def test_rule(record: EvaluationRecord, status: VerdictStatus, reason: str | Non
     assert (reason is None and answer.reasons == ()) or reason in answer.reasons[0]
     assert answer.flags == tuple(flag for flag in record.flags if flag.red)
     assert verdict([from_json(to_json(record), "memory")], RANKED) == answer
+
+
+@pytest.mark.parametrize(("after", "status"), [(0.25, CONTESTED), (0.75, VERIFIED)])
+def test_other_budgets_are_not_escalated(after: float, status: VerdictStatus) -> None:
+    """Where the escalation found more, the protocol's attacks were too weak at every budget."""
+    smaller = example_budget(0.75, eps=2 / 255, n=500)
+    record = _record(budgets=(smaller, example_budget(after, n=500)), n_planned=500)
+    record = replace(record, escalation=_escalation(robust_after=after))
+    answer = verdict([record], linf(2 / 255))
+    assert answer.status is status
+    assert verdict([record], RANKED).status is VERIFIED
+    assert ("the escalation ran at Linf 4/255 only" in answer.reasons[0]) == (status is CONTESTED)
 
 
 def test_first_match_wins() -> None:
@@ -109,7 +183,9 @@ def test_nothing_to_judge() -> None:
 
 def test_seeds_take_the_worst_status_with_its_reasons() -> None:
     good = _record()
-    flagged = _record(flags=(_flag("not-converged"),), checkpoint=Checkpoint(sha256="e" * 64, seed=1))
+    flagged = _record(
+        flags=(_flag("not-converged"),), checkpoint=Checkpoint(sha256="e" * 64, seed=1), escalation=_escalation()
+    )
     short = _record(budgets=(example_budget(n=5),), checkpoint=Checkpoint(sha256="f" * 64, seed=2))
     assert verdict([good, flagged], RANKED).status is CONTESTED
     answer = verdict([flagged, good, short], RANKED)

@@ -1,0 +1,204 @@
+"""Comparison probes: does an attacker that should lose win against a fresh gradient attack on the same samples?
+
+Nothing is cascaded: every compared attack meets the same samples from scratch. Costly halves of a comparison run only
+on the samples where they can still change its answer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from scipy.stats import binomtest
+from torch import Tensor
+
+from attacks.engine import BudgetOutcome
+from attacks.finding import Finding
+from attacks.fresh import Cell, FreshRun, knowledge_of, run_fresh
+from attacks.views import View
+from registry import Budget, Knowledge, Member
+
+RESTARTS, STEPS = 5, 40
+"""Fresh gradient restarts behind each comparison, and the steps of each."""
+NOISE_QUERIES = 100
+"""Random points of the ball that stand for an attacker without any knowledge."""
+LEVEL = 0.01
+"""Largest p-value of a red comparison."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Two attackers on the same samples."""
+
+    unexpected: int
+    """b: samples that only the attacker broke who should not."""
+    expected: int
+    """c: samples that only the other one broke."""
+    n: int
+    """Samples of the audit set."""
+
+    @property
+    def p_value(self) -> float:
+        """One-sided exact McNemar test: b of b + c by a fair coin."""
+        both = self.unexpected + self.expected
+        return float(binomtest(self.unexpected, both, 0.5, alternative="greater").pvalue) if both else 1.0
+
+    @property
+    def enough(self) -> bool:
+        """Whether the difference is large enough, whatever its significance: b - c >= max(3, 1 %)."""
+        return self.unexpected - self.expected >= max(3, 0.01 * self.n)
+
+    @property
+    def red(self) -> bool:
+        """Whether the unexpected side wins."""
+        return self.enough and self.p_value < LEVEL
+
+    def finding(self, name: str, text: str, errors: str = "", least: int = 0) -> Finding:
+        """Returns the comparison as a finding; an attack that failed makes it red, since nothing was compared.
+
+        Args:
+            name: Name of the flag.
+            text: Who broke what the other did not.
+            errors: What went wrong in the runs.
+            least: Samples that the unexpected side must break at least.
+        """
+        counts = f"{self.unexpected} samples against {self.expected} of {self.n}"
+        rule = f"p {self.p_value:.2g}; red from a lead of {max(3, round(0.01 * self.n + 0.499))} with p < {LEVEL:g}"
+        failed = f"; {errors}" if errors else ""
+        return Finding(
+            name=name,
+            red=bool(errors) or (self.red and self.unexpected >= least),
+            evidence=f"{text}: {counts} ({rule}){failed}",
+            values={"b": float(self.unexpected), "c": float(self.expected), "n": float(self.n), "p": self.p_value},
+        )
+
+
+def compare(unexpected: Tensor, expected: Tensor, n: int) -> Comparison:
+    """Returns the comparison of two attackers by what they broke, bool (k,) each, on k of n audited samples."""
+    only = int((unexpected & ~expected).sum())
+    return Comparison(unexpected=only, expected=int((expected & ~unexpected).sum()), n=n)
+
+
+class Comparisons:
+    """All comparison probes of one view at the ranked budget; graded scores count as broken under `fail_below`.
+
+    Args:
+        cell: The evaluated cell.
+        view: The gradient that is judged.
+        objectives: What the gradient attacks ascend.
+        rows: int64 (n,), places of the audit set in the cell.
+        salt: Number that keeps the draws of two examinations apart.
+    """
+
+    def __init__(self, cell: Cell, view: View, objectives: tuple[str, ...], rows: Tensor, salt: int = 0) -> None:
+        self._cell, self._view, self._objectives, self._rows = cell, view, objectives, rows
+        self._salt = 100 * salt
+        members = view.members(cell.facts, objectives, STEPS, RESTARTS)
+        self.runs: list[tuple[Tensor, FreshRun]] = []
+        """Places and results of every run at the ranked budget."""
+        self.fresh: FreshRun = self._run(members, rows, 0)
+        """The fresh gradient attack on the audit set."""
+        self.said = f"{RESTARTS} fresh restarts of {STEPS} APGD steps ({view.name})"
+        """The fresh gradient attack in words."""
+
+    def findings(self, main: BudgetOutcome) -> tuple[Finding, ...]:
+        """Returns all comparisons.
+
+        Args:
+            main: What the protocol did at the ranked budget, on all samples of the cell.
+        """
+        noise = self.noise_beats_gradient()
+        several = (self.black_box(main), noise, self.one_step_beats_many(), self.not_monotone())
+        return tuple(finding for finding in several if finding is not None)
+
+    def black_box(self, main: BudgetOutcome) -> Finding:
+        """Compares what black-box members broke in the main run with the fresh restarts on exactly those samples.
+
+        The main run lets a black-box member meet only what its gradient attacks left, so the samples compared are
+        those that a black-box member broke (at this or a smaller budget) and those that survived everything. On them
+        the fresh gradient attack starts from nothing, as if the main run had never been: the comparison is not
+        cascaded with respect to it. Members that follow another model's gradient count as black-box, unless it is
+        theirs that the view follows.
+        """
+        names = self._black_boxes(main)
+        rows = self._rows.tolist()
+        fail_below = self._view.access.victim.task.fail_below
+        broken = main.scores[self._rows] < fail_below
+        theirs = torch.tensor([main.found_by[row] in names for row in rows], device=broken.device) & broken
+        met = theirs | ~broken
+        result = compare(theirs[met], self.fresh.broken[met], len(rows))
+        who = ", ".join(sorted(names)) or "no black-box member"
+        text = f"{who} broke what {self.said} did not"
+        return result.finding("black-box-beats-white-box", text, self.fresh.errors)
+
+    def noise_beats_gradient(self) -> Finding:
+        """Compares random search in the ball with the fresh restarts; red only from 5 breaks."""
+        options, first = {"queries": NOISE_QUERIES}, self._objectives[0]
+        noise = Member(name="noise", attack="attacks.random_search:RandomSearch", options=options, objective=first)
+        run = self._run((noise,), self._rows, 1)
+        result = compare(run.broken, self.fresh.broken, len(self._rows))
+        text = f"{NOISE_QUERIES} random points broke what {self.said} did not"
+        return result.finding("noise-beats-gradient", text, run.errors, least=5)
+
+    def one_step_beats_many(self) -> Finding:
+        """Compares FGSM with 20 steps of PGD from the same place; PGD first meets only what FGSM broke."""
+        one = self._run((self._fixed_steps("attacks.gradient:fgsm", {}),), self._rows, 2)
+        options = {"steps": 20, "random_start": False}
+        many = (self._fixed_steps("attacks.gradient:PGD", options),)
+        result, errors = self._against(one.broken, many, 3)
+        text = "one step of FGSM broke what 20 steps of PGD did not"
+        return result.finding("one-step-beats-many", text, "; ".join(filter(None, (one.errors, errors))))
+
+    def not_monotone(self) -> Finding | None:
+        """Compares the fresh restarts with the same attack on its own at the next larger budget."""
+        larger = [b for b in self._cell.protocol.budgets if b.size > self._cell.budget.size]
+        if not larger:
+            return None
+        members = self._view.members(self._cell.facts, self._objectives, STEPS, RESTARTS)
+        result, errors = self._against(self.fresh.broken, members, 4, larger[0])
+        text = f"{self.said} broke at {self._cell.budget.label} what they did not at {larger[0].label}"
+        return result.finding("not-monotone", text, errors)
+
+    def _against(
+        self, unexpected: Tensor, members: tuple[Member, ...], salt: int, budget: Budget | None = None
+    ) -> tuple[Comparison, str]:
+        """Compares with attacks that first meet only what the unexpected side broke, and the rest where it matters."""
+        broken = torch.zeros_like(unexpected)
+        errors: list[str] = []
+        for rows in (unexpected, ~unexpected):
+            if rows.any():
+                run = self._run(members, self._rows[rows], salt, budget)
+                broken[rows] = run.broken
+                errors.append(run.errors)
+            result = compare(unexpected, broken, len(self._rows))
+            if not result.red:
+                break
+        return result, "; ".join(filter(None, errors))
+
+    def _run(self, members: tuple[Member, ...], rows: Tensor, salt: int, budget: Budget | None = None) -> FreshRun:
+        run = run_fresh(self._cell, self._view.access, rows, members, salt=self._salt + salt, budget=budget)
+        if budget is None:
+            self.runs.append((rows, run))
+        return run
+
+    def _fixed_steps(self, attack: str, options: dict[str, object]) -> Member:
+        if self._view.eot_samples > 1:
+            options = {**options, "eot_samples": self._view.eot_samples}
+        view = self._view
+        return Member(
+            name="steps",
+            attack=attack,
+            options=options,
+            objective=self._objectives[0],
+            source=view.source,
+            backward=view.backward,
+        )
+
+    def _black_boxes(self, main: BudgetOutcome) -> frozenset[str]:
+        """Returns the names of members that do not follow the judged gradient."""
+        ours = ("victim", self._view.source)
+        return frozenset(
+            m.member.name
+            for m in main.members
+            if m.member.source not in ours or knowledge_of(m.member) is not Knowledge.WHITE_BOX
+        )

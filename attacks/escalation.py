@@ -1,0 +1,197 @@
+"""Escalation: what is tried by itself where a flag says that the protocol's attacks may have failed.
+
+Every rung attacks at the ranked budget and lowers the worst case where it can; the record says what was tried and what
+it lowered.
+"""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor
+
+from attacks.comparisons import STEPS
+from attacks.convergence import largest_option
+from attacks.engine import BudgetOutcome, MemberOutcome
+from attacks.finding import Finding
+from attacks.fresh import Cell, FreshRun, knowledge_of, run_fresh
+from attacks.ledger import Ledger
+from attacks.views import View, all_views
+from attacks.witness import witnesses
+from registry import Knowledge, Member, Norm, Randomness
+
+_log = logging.getLogger(__name__)
+
+VIEW_STEPS = 100
+"""APGD steps of the first run through each view; another model's gradient gets twice as many."""
+LONGER = 5
+"""How many times the protocol's steps the long run takes."""
+QUERIES, DECISIONS, ESTIMATES = 5000, 2000, 10
+"""Queries of Square where the protocol has no black-box member, of the decision-based attack, and estimated steps."""
+DECISION_BASED = "attacks.hop_skip_jump:HopSkipJump"
+"""The attack that needs nothing but decisions, where the protocol has none."""
+MOST_DRAWS = 64
+"""Draws of a gradient at which the sweep ends, flat or not."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Escalation:
+    """What was tried after a red flag, and what it changed."""
+
+    flags: tuple[Finding, ...]
+    """The red flags that started it."""
+    members: tuple[MemberOutcome, ...]
+    """Every attack that was tried, in order; they met what was left, except for the first run through each view."""
+    strongest: View
+    """The gradient through which most samples of the audit set break from scratch."""
+    why: str
+    """How many samples each view broke from scratch."""
+    robust_before: float
+    """Mean worst score before it."""
+    robust_after: float
+    """Mean worst score after it."""
+    failure: str
+    """Why it did not finish; empty where it did."""
+
+
+class Escalator:
+    """Climbs the rungs of the escalation on one cell.
+
+    Args:
+        cell: The evaluated cell.
+        view: The gradient that the flags judged.
+        objectives: What gradient attacks ascend.
+        rows: int64 (n,), the audit set.
+        main: What the protocol did at the ranked budget.
+        ledger: The worst case so far; lowered here.
+        watch: Told the name of each rung.
+    """
+
+    def __init__(
+        self,
+        cell: Cell,
+        view: View,
+        objectives: tuple[str, ...],
+        rows: Tensor,
+        main: BudgetOutcome,
+        ledger: Ledger,
+        watch: Callable[[str], None],
+    ) -> None:
+        self._cell, self._view, self._objectives, self._rows = cell, view, objectives, rows
+        self._main, self._ledger, self._watch = main, ledger, watch
+        self._victim = view.access.victim
+        self._errors: list[str] = []
+        self._strongest, self._why, self._salt = view, "no view was compared", 50
+
+    def climb(self, flags: tuple[Finding, ...], clean_outputs) -> Escalation:
+        """Runs every rung; one that raises ends the escalation unfinished.
+
+        Args:
+            flags: The red flags.
+            clean_outputs: Outputs of the victim on all samples of the cell.
+        """
+        before, earlier = float(self._ledger.scores.mean()), len(self._ledger.later)
+        try:
+            self._compare_views()
+            for name, access, members, starts in self._rungs(clean_outputs):
+                rows = self._ledger.alive
+                if not len(rows):
+                    break
+                self._watch(f"escalation, {name}")
+                self._run(name, access, rows, members, starts)
+        except Exception as error:  # whatever happens here must not read as robustness
+            _log.warning("the escalation ended early: %s", traceback.format_exc())
+            self._errors.append(f"{type(error).__name__}: {error}")
+        return Escalation(
+            flags=flags,
+            members=tuple(self._ledger.later[earlier:]),
+            strongest=self._strongest,
+            why=self._why,
+            robust_before=before,
+            robust_after=float(self._ledger.scores.mean()),
+            failure="; ".join(self._errors),
+        )
+
+    def _compare_views(self) -> None:
+        """Runs APGD through every view from scratch on the audit set and the survivors, and keeps the strongest."""
+        rows = torch.cat([self._rows, self._ledger.alive]).unique()
+        audited = torch.isin(rows, self._rows)
+        clean = self._cell.batch.take(rows[audited])
+        gains = []
+        for view in all_views(self._view.access, clean.take(slice(0, 32)), self._view.eot_samples):
+            self._watch(f"escalation, {view.name}")
+            steps = VIEW_STEPS * (2 if view.transfers else 1)
+            members = view.members(self._cell.facts, self._objectives, steps, 1)
+            run = self._run("view", view.access, rows, members)
+            gains.append((float(1 - run.scores[audited].mean()), int(run.broken[audited].sum()), view))
+        self._strongest = max(gains, key=lambda gain: gain[0])[2]
+        counts = ", ".join(f"{view.name} {broken}" for _, broken, view in gains)
+        self._why = f"of {len(clean)} audited samples, each from scratch, break by: {counts}"
+
+    def _rungs(self, clean_outputs) -> Iterator[tuple[str, object, tuple[Member, ...], Tensor | None]]:
+        """Yields name, access, members and starting points of what is tried on the survivors, in order."""
+        view, facts, objectives = self._strongest, self._cell.facts, self._objectives
+        if self._victim.randomness is not Randomness.NONE:
+            view = yield from self._sweep(view)
+        starts = self._witness_starts(clean_outputs)
+        yield "from a witness", view.access, view.members(facts, objectives, VIEW_STEPS, 1), starts
+        steps = LONGER * largest_option(self._main, "steps", STEPS)
+        yield "long run", view.access, view.members(facts, objectives, steps, 1), None
+        for member in self._more_queries():
+            yield "queries", view.access, (member,), None
+
+    def _sweep(self, view: View):
+        """Yields runs with four times the draws each until the score stays; the strongest view keeps the last."""
+        draws, flat = view.eot_samples, False
+        while draws < MOST_DRAWS and not flat:
+            draws = min(4 * max(draws, 1), MOST_DRAWS)
+            view = replace(view, eot_samples=draws)
+            before = float(self._ledger.scores.sum())
+            members = view.members(self._cell.facts, self._objectives, VIEW_STEPS, 1)
+            yield f"{draws} draws", view.access, members, None
+            flat = before - float(self._ledger.scores.sum()) <= max(3.0, 0.005 * len(self._ledger.scores))
+        self._strongest = view
+        return view
+
+    def _witness_starts(self, clean_outputs) -> Tensor:
+        """Returns where the survivors begin: their witness of an unbounded ball, or the original where none is."""
+        batch = self._cell.batch
+        alive = self._ledger.alive
+        found = witnesses(self._victim, batch, alive, clean_outputs)
+        shape = (-1, *[1] * (batch.inputs.ndim - 1))
+        return torch.where((found >= 0).reshape(shape), batch.inputs[found.clamp(min=0)], batch.inputs[alive])
+
+    def _more_queries(self) -> list[Member]:
+        """Returns black-box members with twice the queries, a decision-based one, and estimated gradients."""
+        ours = [m.member for m in self._main.members if knowledge_of(m.member) is not Knowledge.WHITE_BOX]
+        members = []
+        for member in ours:
+            more = {"queries": 2 * int(member.options["queries"])} if "queries" in member.options else {}
+            members.append(replace(member, name=f"{member.name}, more", options={**member.options, **more}))
+        if not ours and self._cell.protocol.threat_model.norm is Norm.LINF:
+            members.append(_score_based("square", "attacks.square:Square", {"queries": QUERIES}, self._objectives[0]))
+        decided = any(knowledge_of(member) is Knowledge.DECISION_BASED for member in ours)
+        if not decided and find_spec(DECISION_BASED.partition(":")[0]):
+            members.append(_score_based("hop-skip-jump", DECISION_BASED, {"queries": DECISIONS}, self._objectives[0]))
+        options = {"iterations": ESTIMATES, "pairs": 32}
+        estimated = "attacks.finite_differences:FiniteDifferences"
+        return [*members, _score_based("finite-differences", estimated, options, self._objectives[0])]
+
+    def _run(self, rung: str, access, rows: Tensor, members: tuple[Member, ...], starts=None) -> FreshRun:
+        """Runs attacks from scratch and keeps what they found."""
+        self._salt += 1
+        members = tuple(replace(member, name=f"escalation, {rung}: {member.name}") for member in members)
+        run = run_fresh(self._cell, access, rows, members, salt=self._salt, starts=starts)
+        self._ledger.take(rows, run)
+        if run.errors:
+            self._errors.append(run.errors)
+        return run
+
+
+def _score_based(name: str, attack: str, options: dict[str, object], objective: str) -> Member:
+    return Member(name=name, attack=attack, options=options, objective=objective)

@@ -1,0 +1,127 @@
+"""Whether a gradient vanishes, and whether it delivers what it promises."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from attacks.ball import Ball
+from attacks.finding import Finding
+from attacks.objectives import objective_for
+from attacks.victim import Answer, ModelVictim, Objective
+from datasets.batch import Batch
+from datasets.tasks.base import Outputs
+
+
+def gradient_findings(
+    source: ModelVictim,
+    batch: Batch,
+    ball: Ball,
+    objective_name: str,
+    *,
+    backward: str = "true",
+    judge: ModelVictim | None = None,
+) -> list[Finding]:
+    """Returns whether a gradient vanishes, and whether it delivers what it promises.
+
+    Args:
+        source: Whose gradient it is.
+        batch: Clean-correct samples.
+        ball: Balls of the ranked budget around them.
+        objective_name: What the gradient is taken of.
+        backward: "true", or "bpda": through stand-ins.
+        judge: Who must gain; by default the source itself. Another model's gradient is read in units of its own
+            median logit spread.
+    """
+    probe = _GradientProbe(source, batch, ball, objective_name, backward, judge)
+    return [probe.zero_gradient(), probe.dishonest_gradient()]
+
+
+class _GradientProbe:
+    """Compares what the gradient promises with what a step really gains, in float64 where the models allow it."""
+
+    def __init__(self, source, batch: Batch, ball: Ball, objective_name: str, backward: str, judge) -> None:
+        self._objective: Objective = objective_for(source.task, objective_name)
+        self._ball, self._backward = ball, backward
+        judge = judge or source
+        try:
+            self._take_models(source, judge, in_float64(batch), lambda model: copy.deepcopy(model).double())
+            self._precision = "float64"
+        except RuntimeError:  # a model that insists on float32
+            self._take_models(source, judge, batch, copy.deepcopy)
+            self._precision = "float32"
+
+    def _take_models(self, source: ModelVictim, judge: ModelVictim, batch: Batch, copied) -> None:
+        self._batch = batch
+        self._source = copy_of(source, copied(source.model))
+        self._judge = self._source if judge is source else copy_of(judge, copied(judge.model))
+        self._answer = self._ask(self._source, batch.inputs, gradient=True)
+        self._before = self._ask(self._judge, batch.inputs, gradient=False).objective
+        self._spread = _spread(self._source.outputs(batch))
+        self._scale = 1.0 if judge is source else _spread(self._judge.outputs(batch)) / max(self._spread, 1e-300)
+
+    def zero_gradient(self) -> Finding:
+        """Counts inputs whose gradient is exactly zero, not finite, or vanishes against the outputs' spread."""
+        largest = self._answer.gradient.abs().flatten(1).amax(1)
+        share = float((~(largest > 1e-6 * self._spread)).double().mean())
+        return Finding(
+            name="zero-gradient",
+            red=share >= 0.10,
+            evidence=f"{share:.1%} of {len(largest)} clean-correct inputs have no usable gradient (limit 10%)",
+            values={"share": share, "n": float(len(largest))},
+        )
+
+    def dishonest_gradient(self) -> Finding:
+        """Compares real with predicted gain of one sign step of eps/4, eps/2 and eps.
+
+        Honest models that a step of eps carries far beyond their boundary are curved there: trained ones without any
+        defense gain 0.3 of the prediction at eps, down to 0.06 behind a median filter, but 0.4 to 1 at eps/4. Rounding
+        and ripples finer than eps/4 gain nothing at any length; ripples of the size of eps gain nothing, or lose, at
+        eps. So the limit of 0.3 must be missed at every length, or next to nothing be gained at one of them.
+        """
+        ratios = {}
+        for divisor in (4, 2, 1):
+            step = self._ball.eps.to(self._batch.inputs.dtype) / divisor * self._answer.gradient.sign()
+            moved = (self._batch.inputs + step).clamp(0, 1)
+            predicted = self._scale * (self._answer.gradient * (moved - self._batch.inputs)).sum()
+            gained = (self._ask(self._judge, moved, gradient=False).objective - self._before).sum()
+            ratios[f"eps/{divisor}"] = float(gained / predicted) if float(predicted) > 0 else 0.0
+        lowest, highest = min(ratios.values()), max(ratios.values())
+        listed = ", ".join(f"{name}: {value:.2f}" for name, value in ratios.items())
+        return Finding(
+            name="dishonest-gradient",
+            red=not (highest >= 0.3 and lowest >= 0.02),
+            evidence=f"real over predicted gain of one sign step, {self._precision}: {listed} "
+            "(red when all are under 0.3 or one is under 0.02)",
+            values=ratios,
+        )
+
+    def _ask(self, victim: ModelVictim, inputs: Tensor, *, gradient: bool) -> Answer:
+        progress = torch.zeros(len(inputs), device=inputs.device)
+        rows = self._batch.with_inputs(inputs)
+        return victim.answer(rows, self._objective, progress, gradient=gradient, backward=self._backward)
+
+
+def _spread(outputs: Outputs) -> float:
+    values = flattened(outputs)
+    return float((values.amax(1) - values.amin(1)).median())
+
+
+def copy_of(victim: ModelVictim, model: nn.Module) -> ModelVictim:
+    """Returns a victim around another module, with draws and counts of its own."""
+    return ModelVictim(model, victim.task, slots=victim.slots, randomness=victim.randomness)
+
+
+def in_float64(batch: Batch) -> Batch:
+    """Returns a batch in float64."""
+    context = None if batch.context is None else batch.context.double()
+    return replace(batch, inputs=batch.inputs.double(), context=context)
+
+
+def flattened(outputs: Outputs) -> Tensor:
+    """Returns outputs as (N, values)."""
+    tensor = torch.cat([o.flatten(1) for o in outputs.values()], 1) if isinstance(outputs, dict) else outputs
+    return tensor.flatten(1)

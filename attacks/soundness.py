@@ -1,0 +1,162 @@
+"""Examines one evaluation: all soundness probes, the escalation of a red flag, and the probes once more after it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from attacks.audit import AUDIT_SAMPLES, audit
+from attacks.ball import Ball, ball_for, support_mask
+from attacks.comparisons import Comparisons
+from attacks.convergence import below_constant, largest_option, noisy_gradient, not_converged, unbounded_survivors
+from attacks.engine import BudgetOutcome, Outcome
+from attacks.escalation import Escalation, Escalator
+from attacks.finding import Finding
+from attacks.fresh import Cell, audit_rows
+from attacks.gradient_probe import gradient_findings
+from attacks.ledger import PROBES, Ledger
+from attacks.victim import Access
+from attacks.views import View, first_view, objectives_of, private
+from datasets.batch import Batch
+from registry import AttackProtocol, CellFacts, Norm
+
+UNDECLARED = frozenset({"stateful", "train-mode", "stochastic-undeclared"})
+"""Flags that no escalation can answer: the entry must declare what it does."""
+CERTAINLY_BROKEN = 0.01
+"""Robust score up to which nothing is escalated: a flag can only mean that a number is too high."""
+
+Watch = Callable[[float, str], None]
+
+
+def examine(
+    access: Access,
+    batch: Batch,
+    protocol: AttackProtocol,
+    facts: CellFacts,
+    outcome: Outcome,
+    *,
+    seed: int = 0,
+    watch: Watch | None = None,
+) -> tuple[Outcome, tuple[Finding, ...], Escalation | None]:
+    """Returns the outcome, lowered where the escalation found more, with the flags that hold and what was tried.
+
+    Only protocols that rank are examined, at the data set's ranked budget. Every probe works on copies of the models,
+    and torch's global generators stay as they were: one model never flags the next.
+
+    Args:
+        access: Victim, search model and surrogates of the main run.
+        batch: All samples of the cell.
+        protocol: The protocol that ran.
+        facts: What its members were chosen by.
+        outcome: What it did.
+        seed: Seed of the cell's attacks.
+        watch: Told what is running; the cell's own share is 1 by then.
+    """
+    main = next((b for b in outcome.budgets if b.budget == facts.ranked_budget), None)
+    if not protocol.ranks or main is None:
+        return outcome, (), None
+    devices = [batch.inputs.device] if batch.inputs.is_cuda else []
+    copies = private(access)
+    with torch.random.fork_rng(devices=devices):
+        examined = _Examination(copies, batch, protocol, facts, outcome, seed, watch)(main)
+    total, own = access.victim.spent, copies.victim.spent
+    total.forwards, total.backwards = total.forwards + own.forwards, total.backwards + own.backwards
+    return examined
+
+
+class _Examination:
+    """One cell under examination."""
+
+    def __init__(self, access: Access, batch, protocol, facts, outcome: Outcome, seed: int, watch) -> None:
+        self._access, self._outcome = access, outcome
+        self._told: Watch = watch or (lambda share, text: None)
+        self._cell = Cell(batch=batch, protocol=protocol, facts=facts, budget=facts.ranked_budget, seed=seed)
+        self._rows = audit_rows(batch, outcome.clean_scores, access.victim.task.fail_below, AUDIT_SAMPLES)
+        mask = support_mask(protocol.threat_model, batch.inputs, batch.targets.get("mask"))
+        self._ball: Ball = ball_for(protocol.threat_model, facts.ranked_budget, batch.inputs, support=mask)
+        self._comparable = len(self._rows) > 0 and protocol.threat_model.norm in (Norm.LINF, Norm.L2)
+
+    def __call__(self, main: BudgetOutcome) -> tuple[Outcome, tuple[Finding, ...], Escalation | None]:
+        """Returns the outcome, the flags, and the escalation where one was needed."""
+        self._objectives = objectives_of(self._cell.facts, tuple(m.member for m in main.members))
+        self._clean_outputs = self._access.victim.outputs(self._cell.batch)
+        self._ledger = Ledger(self._cell, self._access.victim, main)
+        self._watch("probes")
+        clean_scores = self._outcome.clean_scores
+        found = audit(self._access.victim, self._cell.batch, clean_scores, self._ball, self._objectives[0])
+        if not self._comparable:
+            return self._outcome, found + self._notes(main.scores), None
+        view = first_view(self._access, self._cell.facts, largest_option(main, "eot_samples", 1))
+        found += self._probe(view, main, salt=0)
+        red = tuple(finding for finding in found if finding.red)
+        undeclared = any(finding.name in UNDECLARED for finding in red)
+        escalation = None
+        by_probes = list(self._ledger.later)
+        if red and not undeclared and float(self._ledger.scores.mean()) > CERTAINLY_BROKEN:
+            found, escalation = self._escalate(view, main, found, red)
+            by_probes += self._ledger.later[len(by_probes) + len(escalation.members) :]
+        outcome = self._ledger.write(self._outcome, by_probes, len(self._rows))
+        return outcome, found + self._notes(self._ledger.scores), escalation
+
+    def _escalate(
+        self, view: View, main: BudgetOutcome, found: tuple[Finding, ...], red: tuple[Finding, ...]
+    ) -> tuple[tuple[Finding, ...], Escalation]:
+        """Returns the findings made again with the strongest gradient, and what was tried."""
+        escalator = Escalator(self._cell, view, self._objectives, self._rows, main, self._ledger, self._watch)
+        escalation = escalator.climb(red, self._clean_outputs)
+        strongest = escalation.strongest
+        again = self._probe(strongest, self._ledger.now(), salt=1) + self._gradient(strongest)
+        return _renewed(found, again), escalation
+
+    def _probe(self, view: View, main: BudgetOutcome, salt: int) -> tuple[Finding, ...]:
+        """Returns the findings of all probes that run attacks, with one gradient as "the gradient attack".
+
+        What the probes break on their way lowers the worst case, flag or not.
+        """
+        cell, objectives, rows = self._cell, self._objectives, self._rows
+        findings: list[Finding | None] = []
+        noisy = noisy_gradient(cell, view, objectives[0], rows)
+        if noisy is not None:
+            view = replace(view, eot_samples=noisy[0])
+            findings.append(noisy[1])
+        self._watch("fresh gradient attack")
+        comparisons = Comparisons(cell, view, objectives, rows, salt)
+        self._watch("comparisons")
+        findings += comparisons.findings(main)
+        self._watch("convergence")
+        converged, runs = not_converged(cell, view, objectives, rows, main, comparisons.fresh, salt)
+        findings += [converged, unbounded_survivors(cell, view, objectives, rows, self._clean_outputs, salt)]
+        for places, run in (*comparisons.runs, *runs):
+            self._ledger.take(places, run, PROBES)
+        return tuple(finding for finding in findings if finding is not None)
+
+    def _gradient(self, view: View) -> tuple[Finding, ...]:
+        """Returns whether the gradient of a view vanishes and delivers."""
+        judge = view.access.victim if view.transfers else None
+        return tuple(
+            gradient_findings(
+                view.gradient_of,
+                self._cell.batch.take(self._rows),
+                self._ball.take(self._rows),
+                self._objectives[0],
+                backward=view.backward,
+                judge=judge,
+            )
+        )
+
+    def _watch(self, text: str) -> None:
+        self._told(1.0, f"soundness: {text}")
+
+    def _notes(self, scores: Tensor) -> tuple[Finding, ...]:
+        note = below_constant(self._cell, scores)
+        return () if note is None else (note,)
+
+
+def _renewed(found: tuple[Finding, ...], again: tuple[Finding, ...]) -> tuple[Finding, ...]:
+    """Returns the first findings with those in their place that were made again, in the first order."""
+    newer = {finding.name: finding for finding in again}
+    kept = tuple(newer.pop(finding.name, finding) for finding in found)
+    return kept + tuple(newer.values())

@@ -1,0 +1,141 @@
+"""Ways to a gradient: the defense's own, through stand-ins, before a saturated output, or of another model.
+
+A flag says that *a* gradient attack failed. Which one that is, is a value here: a view. Probes judge a view; the
+escalation looks for one through which attacks work.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, replace
+
+from torch import nn
+
+from attacks.hidden_paths import declare_stages, has_stages, inner_logits
+from attacks.victim import Access, ModelVictim, Spent
+from datasets.batch import Batch
+from registry import CellFacts, Member
+
+TRUE = "true gradient"
+"""Name of the view that every defense has: its own gradient."""
+BPDA = "BPDA"
+"""Name of the view through stand-ins: declared ones, and the identity for stages found to hide their gradient."""
+INNER = "inner logits"
+"""Name of the view before the stages behind the logits."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """One way to a gradient of a defense."""
+
+    name: str
+    """For people, e.g. "true gradient", "BPDA", "twin"."""
+    access: Access
+    """The victim, and through whom it is searched."""
+    source: str = "victim"
+    """Whose gradient is followed, see `registry.Member.source`."""
+    backward: str = "true"
+    """"true", or "bpda"."""
+    eot_samples: int = 1
+    """Draws averaged in each gradient."""
+
+    @property
+    def gradient_of(self) -> ModelVictim:
+        """The model whose gradient is followed."""
+        return self.access.source(self.source)
+
+    @property
+    def transfers(self) -> bool:
+        """Whether the gradient is another model's, which the victim need not follow."""
+        return self.source != "victim"
+
+    def members(self, facts: CellFacts, objectives: tuple[str, ...], steps: int, restarts: int) -> tuple[Member, ...]:
+        """Returns APGD through this view on every objective, as members of an ensemble.
+
+        Args:
+            facts: What the cell is.
+            objectives: Names of objectives; a targeted one aims at a further class with each restart.
+            steps: Gradient steps of a run.
+            restarts: Runs on each objective.
+        """
+        members = []
+        for objective in objectives:
+            runs = min(restarts, facts.n_classes - 1) if objective.startswith("targeted") else restarts
+            options = {"steps": steps, "restarts": runs}
+            if self.eot_samples > 1:
+                options["eot_samples"] = self.eot_samples
+            members.append(
+                Member(
+                    name=f"apgd-{objective}, {self.name}",
+                    attack="attacks.apgd:APGD",
+                    options=options,
+                    objective=objective,
+                    source=self.source,
+                    backward=self.backward,
+                )
+            )
+        return tuple(members)
+
+
+def objectives_of(facts: CellFacts, members: tuple[Member, ...]) -> tuple[str, ...]:
+    """Returns what fresh gradient attacks ascend: margins for labels, the ensemble's own objectives otherwise."""
+    if facts.task == "classification":
+        several = facts.n_classes > 2 and not facts.multi_label
+        return ("margin", "targeted-margin") if several else ("margin",)
+    own = tuple(dict.fromkeys(m.objective for m in members if m.source == "victim"))
+    return own or ("margin",)
+
+
+def private(access: Access) -> Access:
+    """Returns an access to copies of all models, so that probes leave no state behind; calls are counted apart."""
+    spent, copies = Spent(), {}
+
+    def own(victim: ModelVictim) -> ModelVictim:
+        if id(victim.model) not in copies:
+            copies[id(victim.model)] = copy.deepcopy(victim.model)
+        return with_model(victim, copies[id(victim.model)], spent)
+
+    judge = own(access.victim)
+    search = judge if access.search is access.victim else own(access.search)
+    exact = None if access.exact is None else judge if access.exact is access.victim else own(access.exact)
+    surrogates = {name: own(victim) for name, victim in access.surrogates.items()}
+    return replace(access, victim=judge, search=search, exact=exact, surrogates=surrogates)
+
+
+def with_model(victim: ModelVictim, model: nn.Module, spent: Spent | None = None) -> ModelVictim:
+    """Returns a victim with the same slots and draws around another module."""
+    other = copy.copy(victim)
+    other.model = model
+    if spent is not None:
+        other.spent = spent
+    return other
+
+
+def first_view(access: Access, facts: CellFacts, eot_samples: int = 1) -> View:
+    """Returns the gradient that a protocol follows: the true one, or BPDA where the entry declares stages for it."""
+    if facts.stages:
+        return View(name=BPDA, access=access, backward="bpda", eot_samples=eot_samples)
+    return View(name=TRUE, access=access, eot_samples=eot_samples)
+
+
+def all_views(access: Access, some: Batch, eot_samples: int = 1) -> tuple[View, ...]:
+    """Returns every way to a gradient that can be found without training anything.
+
+    Args:
+        access: Copies that may be changed.
+        some: Samples on which the model is watched.
+        eot_samples: Draws averaged in each gradient.
+    """
+    model = copy.deepcopy(access.victim.model)
+    declare_stages(model, some)
+    backward = "bpda" if has_stages(model) else "true"
+    views = [View(name=TRUE, access=access, eot_samples=eot_samples)]
+    if backward == "bpda":
+        through = replace(access, search=with_model(access.victim, model), exact=None)
+        views.append(View(name=BPDA, access=through, backward=backward, eot_samples=eot_samples))
+    inner = inner_logits(model, some)
+    if inner is not None:
+        before = replace(access, search=with_model(access.victim, inner.eval()), exact=None)
+        views.append(View(name=INNER, access=before, backward=backward, eot_samples=eot_samples))
+    others = [View(name=str(name), access=access, source=str(name)) for name in sorted(access.surrogates)]
+    return (*views, *others)

@@ -1,0 +1,140 @@
+"""What the tests of soundness share: broken and honest toys, and one examination of each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from attacks.engine import Outcome, run_protocol
+from attacks.escalation import Escalation
+from attacks.finding import Finding
+from attacks.soundness import examine
+from attacks.victim import Access, ModelVictim
+from datasets.batch import Batch
+from datasets.tasks.classification import Classification
+from registry import AttackProtocol, CellFacts, Member, Randomness, linf
+from tests.toys import Linear, batch_for, images, linear, protocol_of
+
+SHAPE = (1, 8, 8)
+APGD, SQUARE = "attacks.apgd:APGD", "attacks.square:Square"
+MARGIN = Member(name="apgd-margin", attack=APGD, options={"steps": 20}, objective="margin")
+QUERIES = Member(name="square", attack=SQUARE, options={"queries": 100}, objective="margin")
+CROSS_ENTROPY = Member(name="apgd-ce", attack=APGD, options={"steps": 20})
+
+
+class Rounded(nn.Module):
+    """Rounds to some levels and does not say so."""
+
+    def __init__(self, levels: int = 16) -> None:
+        super().__init__()
+        self.levels = levels
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return torch.round(inputs * self.levels) / self.levels
+
+
+class Scaled(nn.Module):
+    """Logits times a factor."""
+
+    def __init__(self, base: nn.Module, factor: float) -> None:
+        super().__init__()
+        self.base, self.factor = base, factor
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.base(inputs) * self.factor
+
+
+class Saturating(nn.Module):
+    """Logits behind a hyperbolic tangent that is flat nearly everywhere."""
+
+    def __init__(self, base: nn.Module, factor: float = 1e3) -> None:
+        super().__init__()
+        self.base, self.factor = base, factor
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        logits = self.base(inputs)
+        return torch.tanh((logits - logits.mean(1, keepdim=True)) * self.factor)
+
+
+class RippledInOne(nn.Module):
+    """A sine and a linear model in one `forward`: there is no stage to find."""
+
+    def __init__(self, base: Linear, height: float = 0.01, frequency: float = 3000.0) -> None:
+        super().__init__()
+        self.base, self.height, self.frequency = base, height, frequency
+        self.weight = nn.Parameter(base.weight.detach().clone())
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        rippled = inputs + self.height * torch.sin(self.frequency * inputs)
+        return (rippled.flatten(1) - 0.5) @ self.weight.T
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examined:
+    """One examination."""
+
+    before: Outcome
+    after: Outcome
+    findings: dict[str, Finding]
+    escalation: Escalation | None
+
+    @property
+    def red(self) -> set[str]:
+        """Names of the flags that hold."""
+        return {name for name, finding in self.findings.items() if finding.red}
+
+    @property
+    def started_by(self) -> set[str]:
+        """Names of the flags that started the escalation."""
+        return {finding.name for finding in self.escalation.flags} if self.escalation else set()
+
+    @property
+    def robust(self) -> float:
+        """Mean worst score at the ranked budget."""
+        return float(self.after.budgets[0].scores.mean())
+
+
+def flat_linear(seed: int = 0) -> Linear:
+    """Returns a linear model of 2 classes whose margins are of the size that eps 0.02 moves."""
+    return linear(2, shape=SHAPE, seed=seed)
+
+
+def cell(
+    model: nn.Module,
+    batch: Batch,
+    *,
+    eps: float = 0.02,
+    members: tuple[Member, ...] = (MARGIN, QUERIES),
+    randomness: Randomness = Randomness.NONE,
+    twin: nn.Module | None = None,
+    stages: tuple[str, ...] = (),
+    larger: bool = True,
+) -> tuple[Access, AttackProtocol, CellFacts]:
+    """Returns what the engine and the examination need of a toy."""
+    with torch.no_grad():
+        task = Classification(model(batch.inputs[:1]).shape[1])
+    victim = ModelVictim(model.eval(), task, slots=32, randomness=randomness)
+    surrogates = {} if twin is None else {"twin": ModelVictim(twin, task, slots=32)}
+    protocol = replace(protocol_of(*members, eps=(eps, 2 * eps) if larger else (eps,)), ranks=True)
+    facts = CellFacts(
+        task="classification",
+        n_classes=task.n_classes,
+        randomness=randomness,
+        stages=stages,
+        has_twin=twin is not None,
+        ranked_budget=linf(eps),
+    )
+    return Access(victim=victim, search=victim, surrogates=surrogates), protocol, facts
+
+
+def examined(model: nn.Module, base: nn.Module | None = None, *, n: int = 32, seed: int = 0, **options) -> Examined:
+    """Attacks and examines a toy on images labelled by `base`, the model behind its tricks."""
+    batch = batch_for(base or model, images(n, shape=SHAPE))
+    access, protocol, facts = cell(model, batch, **options)
+    before = run_protocol(access, batch, protocol, facts, seed=seed)
+    after, findings, escalation = examine(access, batch, protocol, facts, before, seed=seed)
+    return Examined(
+        before=before, after=after, findings={finding.name: finding for finding in findings}, escalation=escalation
+    )
