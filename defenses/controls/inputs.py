@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from defenses.stages import Preprocessed
-from defenses.transforms import BitDepth, Jpeg, MedianFilter
+from defenses.transforms import BitDepth, Jpeg
 from registry import DatasetSpec
 
 
@@ -95,12 +95,9 @@ def jpeg(dataset: DatasetSpec, *, base: nn.Module, quality: int) -> Preprocessed
     return Preprocessed(Undeclared(Jpeg(quality)), base)
 
 
-def squeezed(dataset: DatasetSpec, *, base: nn.Module, bits: int, size: int) -> Preprocessed:
-    """Returns the base behind feature squeezing: fewer bits, then a median filter, both declared.
-
-    Source: Xu et al. 2018, arXiv:1704.01155, sections III.A and III.B.
-    """
-    return Preprocessed(nn.Sequential(BitDepth(bits), MedianFilter(size)), base)
+def squeezed(dataset: DatasetSpec, *, base: nn.Module, bits: int) -> Preprocessed:
+    """Returns the base behind declared feature squeezing. Source: Xu et al. 2018, arXiv:1704.01155, section III.A."""
+    return Preprocessed(BitDepth(bits), base)
 
 
 def sine(dataset: DatasetSpec, *, base: nn.Module, height: float, frequency: float) -> Preprocessed:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from defenses.architectures import resnet
 from defenses.stages import Preprocessed
 from registry import DatasetSpec
 
@@ -64,6 +65,6 @@ def logit_noise(dataset: DatasetSpec, *, base: nn.Module, sigma: float) -> Logit
     return LogitNoise(base, sigma)
 
 
-def resize_and_pad(dataset: DatasetSpec, *, base: nn.Module) -> Preprocessed:
-    """Returns the base behind random resizing and padding; it must take images of any size."""
-    return Preprocessed(RandomResizePad(), base)
+def resize_and_pad(dataset: DatasetSpec, *, width: int) -> Preprocessed:
+    """Returns a narrow ResNet-18, which takes images of any size, behind random resizing and padding."""
+    return Preprocessed(RandomResizePad(), resnet.build(dataset, width=width))

@@ -15,7 +15,7 @@ DEFENSES.add(
         tasks=("classification",),
         datasets=("phantom*", "breastmnist"),
         build="defenses.certified.smoothing:build",
-        build_options={"sigma": 0.25},
+        build_options={"sigma": 0.25, "width": 8},
         recipe=Recipe(train="defenses.recipes.standard:train", options={"epochs": 20}),
         randomness=Randomness.SAMPLE,
         certificate="defenses.certified.smoothing:certify",

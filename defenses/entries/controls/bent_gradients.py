@@ -75,11 +75,11 @@ add(
 )
 add(
     "ControlSqueezing",
-    "Feature squeezing as a defense: 5 bits and a 3 x 3 median, both declared.",
+    "Feature squeezing to 6 bits, declared.",
     "squeezed",
-    "The stand-ins of both stages lead an attack through them.",
-    build_options={"bits": 5, "size": 3},
+    "Levels are four grey levels apart, so that a budget of four reaches the next one; the stand-in leads through it.",
+    build_options={"bits": 6},
     differentiable=False,
     paper=SQUEEZING,
-    departures="Squeezes every input instead of comparing predictions with and without.",
+    departures="Squeezes every input, instead of comparing predictions with and without.",
 )

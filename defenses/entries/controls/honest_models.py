@@ -59,6 +59,7 @@ add(
     "defenses.architectures.default:build",
     KnownBy.ATTACK,
     "Trained against another norm than the ranked one; its gradients are honest.",
+    build_options={"width": 8},
     recipe=Recipe(
         train="defenses.recipes.pgd_at:train",
         options={"epochs": 12, "norm": "L2", "eps": 0.5, "steps": 3, "validation_steps": 5, "bfloat16": True},

@@ -65,6 +65,7 @@ DEFENSES.add(
         ),
         tasks=("classification",),
         build="defenses.architectures.default:build",
+        build_options={"width": 8},
         recipe=Recipe(train="defenses.recipes.distillation:train", options={"epochs": 20, "temperature": 100.0}),
         truth=Truth(
             known_by=KnownBy.ATTACK,

@@ -1,6 +1,6 @@
 """Broken controls that are random, or no fixed function of one image; some do not say so."""
 
-from registry import DEFENSES, DefenseEntry, Family, KnownBy, Paper, Randomness, Truth
+from registry import DEFENSES, DefenseEntry, Family, KnownBy, Paper, Randomness, Recipe, Truth
 
 
 def add(name: str, summary: str, build: str, statement: str, **fields: object) -> None:
@@ -28,21 +28,6 @@ add(
     randomness=Randomness.SAMPLE,
 )
 add(
-    "ControlResizePad",
-    "Random resizing and padding, as declared.",
-    "randomised:resize_and_pad",
-    "Differentiable for each draw: the mean of a few draws has an honest gradient.",
-    randomness=Randomness.SAMPLE,
-    paper=Paper(
-        title="Mitigating Adversarial Effects Through Randomization",
-        authors="Xie et al.",
-        year=2018,
-        url="https://arxiv.org/abs/1711.01991",
-        venue="ICLR",
-    ),
-    departures="Bilinear instead of nearest-neighbour resizing, in front of a network trained without it.",
-)
-add(
     "ControlCounter",
     "Counts its calls and shifts the logits with the count; not declared.",
     "moving:counter",
@@ -68,4 +53,28 @@ add(
         url="https://arxiv.org/abs/2103.14347",
         venue="AAAI",
     ),
+)
+DEFENSES.add(
+    DefenseEntry(
+        name="ControlResizePad",
+        summary="Random resizing and padding, as declared.",
+        family=Family.CONTROL_BROKEN,
+        paper=Paper(
+            title="Mitigating Adversarial Effects Through Randomization",
+            authors="Xie et al.",
+            year=2018,
+            url="https://arxiv.org/abs/1711.01991",
+            venue="ICLR",
+        ),
+        tasks=("classification",),
+        build="defenses.controls.randomised:resize_and_pad",
+        build_options={"width": 8},
+        recipe=Recipe(train="defenses.recipes.standard:train", options={"epochs": 20}),
+        randomness=Randomness.SAMPLE,
+        truth=Truth(
+            known_by=KnownBy.ATTACK,
+            statement="Differentiable for each draw: the mean over a few draws has an honest gradient.",
+        ),
+        departures="Bilinear instead of nearest-neighbour resizing, in training too, so that small images stay readable.",
+    )
 )
