@@ -12,10 +12,10 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from benchmark.commands import data, doctor, list_entries, report, run, show, train, validate
+from benchmark.commands import controls, data, doctor, list_entries, report, run, show, train, validate
 from registry.errors import BenchmarkError
 
-COMMANDS = (run, report, list_entries, train, validate, data, show, doctor)
+COMMANDS = (run, report, list_entries, train, validate, data, show, controls, doctor)
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it: 128 + SIGINT."""
 _UNUSABLE_STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}

@@ -72,6 +72,10 @@ class ContestScores:
         """Returns the scores of a defense, or None where a sample table is missing or damaged."""
         return self._entrants[name]
 
+    def has(self, name: str | None) -> bool:
+        """Returns whether a defense of this name takes part."""
+        return name in self._entrants
+
     def complete(self, name: str) -> bool:
         """Returns whether a defense was scored on the same samples as a full row."""
         found = self._entrants[name]

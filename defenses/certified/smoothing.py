@@ -56,7 +56,7 @@ def certify(model: Smoothed, batch: Batch, budgets: Sequence[Budget]) -> Tensor:
 
     A probability of at least p under the noise is at least cdf(quantile(p) - r / sigma) after any change of Euclidean
     length r. The majority vote of many draws is right within the ball where the bound is above 1/2: that is the
-    certificate of the paper, r < sigma * quantile(p). Balls of other norms are taken for the Euclidean ones around them.
+    certificate of the paper, r < sigma * quantile(p). Balls of other norms stand for the Euclidean ones around them.
 
     Args:
         model: The noisy network.

@@ -3,7 +3,7 @@ from registry import DEFENSES, DefenseEntry, Family, KnownBy, Paper, Randomness,
 DEFENSES.add(
     DefenseEntry(
         name="Cohen2019Smoothing",
-        summary="Randomised smoothing: Gaussian noise on every input, in training and at inference, with a certificate.",
+        summary="Randomised smoothing: Gaussian noise on every input, in training and at inference.",
         family=Family.CERTIFIED,
         paper=Paper(
             title="Certified Adversarial Robustness via Randomized Smoothing",
@@ -23,7 +23,7 @@ DEFENSES.add(
             known_by=KnownBy.ATTACK,
             statement="The noise is declared, its gradient is honest, and its certificate bounds the score from below.",
         ),
-        departures="One call is one noisy draw; the certificate bounds the mean score of draws, and the majority vote of "
-        "the paper where that bound is above 1/2. 1000 draws instead of 100000.",
+        departures="One call is one noisy draw; the certificate bounds the mean score of draws, and the paper's majority "
+        "vote where that bound is above 1/2. 1000 draws instead of 100000.",
     )
 )

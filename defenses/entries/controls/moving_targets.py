@@ -75,6 +75,6 @@ DEFENSES.add(
             known_by=KnownBy.ATTACK,
             statement="Differentiable for each draw: the mean over a few draws has an honest gradient.",
         ),
-        departures="Bilinear instead of nearest-neighbour resizing, in training too, so that small images stay readable.",
+        departures="Bilinear instead of nearest-neighbour resizing, and in training too: small images stay readable.",
     )
 )
