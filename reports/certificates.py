@@ -35,8 +35,8 @@ def check_contest(contest: Contest, scores: ContestScores, samples_of: ReadSampl
                 if below.any():
                     raise ViolatedCertificateError(
                         f"record {cell.record.key}: {int(below.sum())} samples have a best-known score at {label} "
-                        f"below their certificate, e.g. sample {found.sample_ids[below.argmax()]}; no page is built: the "
-                        "certificate of the entry is wrong, or a record is"
+                        f"below their certificate, e.g. sample {found.sample_ids[below.argmax()]}; no page is built: "
+                        "the certificate of the entry is wrong, or a record is"
                     )
 
 

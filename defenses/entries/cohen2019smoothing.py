@@ -23,7 +23,7 @@ DEFENSES.add(
             known_by=KnownBy.ATTACK,
             statement="The noise is declared, its gradient is honest, and its certificate bounds the score from below.",
         ),
-        departures="One call is one noisy draw; the certificate bounds the mean score of draws, and the paper's majority "
-        "vote where that bound is above 1/2. 1000 draws instead of 100000.",
+        departures="One call is one noisy draw; the certificate bounds the mean score of draws, and the paper's "
+        "majority vote where that bound is above 1/2. 1000 draws instead of 100000.",
     )
 )

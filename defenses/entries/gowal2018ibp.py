@@ -17,6 +17,7 @@ DEFENSES.add(
         recipe=Recipe(
             train="defenses.recipes.interval_training:train",
             options={"epochs": 60, "eps": 4 / 255, "weight_decay": 0.0, "validate_every": 60},
+            per_dataset={"breastmnist": {"eps": 2 / 255}},
         ),
         trained_for=linf(4 / 255),
         certificate="defenses.certified.intervals:certify",

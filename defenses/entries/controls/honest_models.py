@@ -63,6 +63,7 @@ add(
     recipe=Recipe(
         train="defenses.recipes.pgd_at:train",
         options={"epochs": 12, "norm": "L2", "eps": 0.5, "steps": 3, "validation_steps": 5, "bfloat16": True},
+        per_dataset={"breastmnist": {"epochs": 20, "eps": 0.25}},
     ),
     trained_for=Budget(norm=Norm.L2, eps=0.5),
 )
