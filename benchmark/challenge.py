@@ -13,7 +13,8 @@ import torch
 from attacks.engine import BudgetOutcome, MemberOutcome, Outcome
 from attacks.judging import FINAL, judge_scores
 from attacks.victim import ModelVictim
-from benchmark.assessment import Subject, check_model, full_precision, slots_for
+from benchmark.access import Subject, slots_for
+from benchmark.assessment import check_model, full_precision
 from benchmark.cells import key_digest
 from benchmark.environment import provenance
 from benchmark.evaluation_cell import load_dataset

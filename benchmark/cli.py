@@ -14,6 +14,7 @@ from typing import NoReturn
 
 from benchmark.commands import (
     challenge,
+    controls,
     data,
     doctor,
     explain,
@@ -27,7 +28,7 @@ from benchmark.commands import (
 )
 from registry.errors import BenchmarkError
 
-COMMANDS = (run, report, list_entries, train, validate, data, show, explain, verify, challenge, doctor)
+COMMANDS = (run, report, list_entries, train, validate, data, show, explain, verify, challenge, controls, doctor)
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it: 128 + SIGINT."""
 _UNUSABLE_STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}

@@ -11,6 +11,7 @@ from torch import nn
 
 from benchmark.assessment import Identity, Progress, Subject, assess
 from benchmark.cells import TWIN, EvaluationCell
+from benchmark.certificates import with_certificates
 from datasets.batch import Dataset
 from datasets.tasks.base import task_for
 from defenses.build import CheckpointInfo, defended_model
@@ -34,6 +35,7 @@ def evaluate_cell(
     Raises:
         CheckpointError: Weights are absent, refused or damaged.
         DataError: The data cannot be read.
+        ViolatedCertificateError: An attack found less than the defense's certificate proves.
     """
     dataset = load_dataset(cell.dataset, data_root)
     entry, protocol = DEFENSES[cell.defense], PROTOCOLS[cell.protocol]
@@ -55,7 +57,8 @@ def evaluate_cell(
         revisions=cell.revisions,
     )
     batch = dataset.splits[cell.split].take(np.arange(cell.n_samples))
-    return assess(subject, batch, protocol, identity, device=device, progress=progress)
+    record, samples, adversarials = assess(subject, batch, protocol, identity, device=device, progress=progress)
+    return *with_certificates(entry, model, batch.to(device), record, samples), adversarials
 
 
 @lru_cache(maxsize=2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 
 from registry import (
     DATASETS,
@@ -96,12 +97,19 @@ def select(suite: Suite, choice: Choice, registries: Registries) -> Selection:
     return Selection(
         title=suite.name,
         datasets=datasets,
-        defenses=_matching(registries.defenses, choice.defenses, suite.defenses, unknown),
+        defenses=_without(
+            _matching(registries.defenses, choice.defenses, suite.defenses, unknown),
+            () if choice.defenses else suite.without,
+        ),
         protocols=_matching(registries.protocols, choice.protocols, suite.protocols, unknown),
         n_samples=suite.n_samples,
         seeds=tuple(dict.fromkeys(suite.seeds)),
         unknown=tuple(unknown),
     )
+
+
+def _without(entries: tuple[DefenseEntry, ...], patterns: Iterable[str]) -> tuple[DefenseEntry, ...]:
+    return tuple(entry for entry in entries if not any(fnmatchcase(entry.name, pattern) for pattern in patterns))
 
 
 def _matching(registry: Registry, asked: Iterable[str], of_suite: Iterable[str], unknown: list[str]) -> tuple:

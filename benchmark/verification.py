@@ -12,7 +12,8 @@ import torch
 
 from attacks.judging import FINAL, judge_scores
 from attacks.victim import ModelVictim
-from benchmark.assessment import Subject, check_model, full_precision, slots_for
+from benchmark.access import Subject, slots_for
+from benchmark.assessment import check_model, full_precision
 from benchmark.evaluation_cell import load_dataset
 from benchmark.obstacles import base_chain, needs_weights
 from benchmark.stored_adversarials import balls, stored_points, take

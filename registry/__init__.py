@@ -3,7 +3,7 @@
 from registry.attack import AttackProtocol, CellFacts, Member, Need
 from registry.core import Registry
 from registry.dataset import SPLITS, DatasetSpec, HarmfulConfusion, Source
-from registry.defense import Checkpoint, Claim, DefenseEntry, Family, Paper, Randomness, Recipe
+from registry.defense import Checkpoint, Claim, DefenseEntry, Family, KnownBy, Paper, Randomness, Recipe, Truth
 from registry.discovery import ROOT, BrokenEntry, load_entries
 from registry.lazy import Reference, resolve
 from registry.metric import MetricSpec, TaskSpec
@@ -52,6 +52,7 @@ __all__ = [
     "Goal",
     "HarmfulConfusion",
     "Knowledge",
+    "KnownBy",
     "Member",
     "MetricSpec",
     "Need",
@@ -67,6 +68,7 @@ __all__ = [
     "TaskSpec",
     "ThreatKind",
     "ThreatModel",
+    "Truth",
     "format_eps",
     "linf",
     "load_entries",

@@ -38,6 +38,35 @@ class Randomness(StrEnum):
     """Random weights, shared by the whole batch."""
 
 
+class KnownBy(StrEnum):
+    """How the true robust score of a control is known."""
+
+    BASE = "base"
+    """It decides as its base does, so its robust score is the base's."""
+    CERTIFICATE = "certificate"
+    """Its certificate holds for exactly the robust samples."""
+    ATTACK = "attack"
+    """The lowest score of any attack, one that knows the trick included: an upper bound."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Truth:
+    """What is known of a defense's robust score beside the ranking protocol; it makes the defense a control.
+
+    A control of the family `control-broken` must not be verified far above its truth; any other one is honest and must
+    be verified.
+    """
+
+    known_by: KnownBy
+    """Where the true number comes from."""
+    statement: str
+    """One sentence: what is true of it, and what an evaluation may fall for."""
+
+    def card(self) -> dict[str, str]:
+        """Returns the JSON form that records carry."""
+        return {"known_by": str(self.known_by), "statement": self.statement}
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Paper:
     """Where a method was published."""
@@ -157,6 +186,10 @@ class DefenseEntry:
     """What its authors publish."""
     departures: str = ""
     """Where this implementation differs from the paper."""
+    certificate: Reference | None = None
+    """`certify(model, batch, budgets) -> (budgets, N)`: lower bounds of the scores that no attack can go under."""
+    truth: Truth | None = None
+    """What is known of its robust score; only controls have it, honest defenses that serve as one included."""
     ranks: bool = True
     """Whether it may have a rank; demonstrations and oracles may not."""
     revision: int = 1
@@ -169,6 +202,16 @@ class DefenseEntry:
             raise InvalidEntryError(
                 f"defense {self.name}: give a recipe, a base or checkpoints; otherwise it has no weights"
             )
+        if self.is_control and self.truth is None:
+            raise InvalidEntryError(f"defense {self.name} is of the family {self.family}: state its truth")
+        needed = {KnownBy.BASE: self.base, KnownBy.CERTIFICATE: self.certificate}
+        if self.truth is not None and needed.get(self.truth.known_by, "") is None:
+            raise InvalidEntryError(f"defense {self.name}: its truth is known by its {self.truth.known_by}; give one")
+
+    @property
+    def is_control(self) -> bool:
+        """Whether it exists to test the benchmark only; such defenses stay off the boards."""
+        return self.family in (Family.CONTROL_BROKEN, Family.CONTROL_HONEST)
 
     def card(self) -> dict[str, object]:
         """Returns the JSON form that records carry."""
@@ -188,6 +231,8 @@ class DefenseEntry:
             "extra_data": self.extra_data,
             "claims": [claim.card() for claim in self.claims],
             "departures": self.departures,
+            "certificate": reference_name(self.certificate) if self.certificate else None,
+            "truth": self.truth.card() if self.truth else None,
             "ranks": self.ranks,
             "revision": self.revision,
         }

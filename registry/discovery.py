@@ -51,7 +51,7 @@ def load_entries(extra: Iterable[Path] = ()) -> tuple[BrokenEntry, ...]:
 
 def _repository_files() -> list[Path]:
     return [
-        path for folder in ENTRY_FOLDERS for path in sorted((ROOT / folder).glob("*.py")) if path.name != "__init__.py"
+        path for folder in ENTRY_FOLDERS for path in sorted((ROOT / folder).rglob("*.py")) if path.name != "__init__.py"
     ]
 
 

@@ -19,6 +19,8 @@ class Suite:
     """Shell patterns of data set names."""
     defenses: tuple[str, ...] = ("*",)
     """Shell patterns of defense names."""
+    without: tuple[str, ...] = ()
+    """Shell patterns of defense names that are left out unless the user asks for them."""
     protocols: tuple[str, ...] = ("clean", "standard")
     """Shell patterns of protocol names."""
     n_samples: int | None = None

@@ -51,6 +51,14 @@ class PublishedClaim:
 
 
 @dataclass(frozen=True, kw_only=True)
+class KnownTruth:
+    """What is known of a control's robust score."""
+
+    known_by: str
+    statement: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class DefenseFacts:
     """A defense as pages show it."""
 
@@ -67,6 +75,8 @@ class DefenseFacts:
     trained_for: Budget | None
     claims: tuple[PublishedClaim, ...]
     recipe: Card | None
+    truth: KnownTruth | None = None
+    """Of controls only."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +161,12 @@ def _defense(card: Card) -> DefenseFacts:
         trained_for=as_budget(card["trained_for"]) if card.get("trained_for") else None,
         claims=tuple(_claim(claim) for claim in card.get("claims", ())),
         recipe=card.get("recipe"),
+        truth=_truth(card.get("truth")),
     )
+
+
+def _truth(card: Card | None) -> KnownTruth | None:
+    return KnownTruth(known_by=str(card["known_by"]), statement=str(card["statement"])) if card else None
 
 
 def _paper(card: Card | None) -> Publication | None:

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 
 from reports.cards import PublishedClaim
+from reports.controls import table
 from reports.html import https
 from reports.leaderboard import Change, Leaderboard, Row, Standings
 from reports.pooling import Pooled
@@ -61,9 +62,17 @@ CSV_COLUMNS = [
 
 
 def render_json(standings: Standings) -> str:
-    """Returns leaderboard.json: one object for each row of each board."""
+    """Returns leaderboard.json: one object for each row of each board, and one for each control."""
     rows = [_json_row(board, row) for board in standings.boards for row in board.rows]
-    return json.dumps({"schema": SCHEMA, "rows": rows}, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    controls = [
+        {name: _number(v) if isinstance(v, float) else v for name, v in line.items()} for line in table(standings.exams)
+    ]
+    return (
+        json.dumps(
+            {"schema": SCHEMA, "rows": rows, "controls": controls}, indent=1, ensure_ascii=False, allow_nan=False
+        )
+        + "\n"
+    )
 
 
 def render_csv(standings: Standings) -> str:
@@ -113,6 +122,7 @@ def _json_row(board: Leaderboard, row: Row) -> dict[str, object]:
         "best_known": _number(row.best_known.value),
         "best_known_interval": _ends(row.best_known.estimate),
         "lowered_by": list(row.lowered_by),
+        "certified": _number(row.certified.value) if row.certified else None,
         "claimed": [_claim(claim) for claim in row.claims],
         "status": row.status,
         "reasons": list(row.reasons),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from registry import Budget, ThreatModel
 from registry.threat_model import EVERYTHING
 from reports.cards import Cell, DatasetFacts, DefenseFacts, PublishedClaim
+from reports.controls import Exam
 from reports.pooling import Pooled, PooledCost, PooledMember
 from reports.selection import SetAside
 from reports.survivors import Survivors
@@ -66,6 +67,10 @@ class Row:
     confusions: dict[str, Change]
     metrics: dict[str, Change]
     """Corpus metrics by name; they never rank."""
+    certified: Pooled | None = None
+    """Lower bound that its certificate proves, where it has one."""
+    certified_majority: Pooled | None = None
+    """Share of samples whose majority vote of many draws is proven right; stochastic defenses only."""
     cost: PooledCost | None
     claims: tuple[PublishedClaim, ...]
     """Claims of its authors for this data set and budget."""
@@ -170,6 +175,8 @@ class Standings:
     failed: tuple[Cell, ...]
     """Cells of ranking protocols that failed and that no finished cell replaces."""
     set_aside: tuple[SetAside, ...]
+    exams: tuple[Exam, ...] = ()
+    """How the benchmark did on defenses whose truth is known, by data set."""
     unreadable: tuple[tuple[str, str], ...]
     """Records that could not be read: file or key, and why."""
     n_records: int

@@ -11,6 +11,7 @@ from registry import TASKS
 from registry.metric import TaskSpec
 from reports.addresses import INDEX, METHODOLOGY, board_page, defense_page, unusual_rules
 from reports.cards import DefenseFacts
+from reports.controls import TOLERANCE
 from reports.html import metric_spec
 from reports.leaderboard import AGGREGATE_MINIMUM, Leaderboard, Row, Standings
 
@@ -28,14 +29,25 @@ def render_index(env: Environment, standings: Standings, defenses: Iterable[Defe
         site=standings,
         tasks=[_task_summary(name, boards) for name, boards in _ranked_boards(standings.boards).items()],
         n_datasets=len({board.dataset.name for board in standings.boards}),
-        defenses=[{"facts": facts, "href": defense_page(facts.name)} for facts in defenses],
+        defenses=[
+            {"facts": facts, "href": defense_page(facts.name)}
+            for facts in defenses
+            if not facts.family.startswith("control-")
+        ],
     )
 
 
 def render_methodology(env: Environment, standings: Standings) -> str:
     """Returns the page that says what a number means."""
-    facts = {"minimum": AGGREGATE_MINIMUM, "audit": AUDIT_SAMPLES}
-    return env.get_template(METHODOLOGY).render(page="methodology", root="", site=standings, **facts)
+    return env.get_template(METHODOLOGY).render(
+        page="methodology",
+        root="",
+        site=standings,
+        minimum=AGGREGATE_MINIMUM,
+        audit=AUDIT_SAMPLES,
+        tolerance=round(100 * TOLERANCE),
+        address=defense_page,
+    )
 
 
 def render_board(env: Environment, standings: Standings, board: Leaderboard, siblings: Iterable[Leaderboard]) -> str:
@@ -59,6 +71,7 @@ def render_board(env: Environment, standings: Standings, board: Leaderboard, sib
         tabs=[_tab(sibling, board) for sibling in siblings],
         ranked=[_linked(row) for row in board.ranked],
         unranked=[_linked(row) for row in board.unranked],
+        certified=[_linked(row) for row in (*board.ranked, *board.unranked) if row.certified],
         remarks=[_linked(row) for row in (*board.unranked, *board.ranked) if row.reasons],
         classes=_first_order(row.class_recall for row in board.rows),
         confusions=_first_order(row.confusions for row in board.rows),

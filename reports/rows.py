@@ -14,11 +14,12 @@ from reports.pooling import Pooled, pool_cost, pool_estimates, pool_members, poo
 from reports.scores import ContestScores
 from reports.selection import Contest
 from reports.survivors import survivors_of
+from results.certificates import CERTIFIED, MAJORITY
 from results.record import BudgetResult, Estimate
 from results.statistics import tie_groups
 from results.verdict import VerdictStatus, verdict
 
-OWN_METRICS = frozenset({"clean", "robust", "attack_success_rate"})
+OWN_METRICS = frozenset({"clean", "robust", "attack_success_rate", CERTIFIED, MAJORITY})
 """Metrics with columns of their own; all others are corpus metrics."""
 
 
@@ -80,7 +81,7 @@ def _row(cells: Sequence[Cell], scores: ContestScores, budget: Budget, baseline:
             [cell.record.clean["clean"] for cell in present], scores.estimate(name, "clean") if everywhere else None
         ),
         robust=pooled,
-        attack_success_rate=_success([result.metrics.get("attack_success_rate") for result in results]),
+        attack_success_rate=_pooled([result.metrics.get("attack_success_rate") for result in results]),
         best_known=_best_known(name, label, scores, pooled),
         lowered_by=own.lowered_by.get(label, ()) if own else (),
         status=str(status),
@@ -93,6 +94,8 @@ def _row(cells: Sequence[Cell], scores: ContestScores, budget: Budget, baseline:
             [cell.record.clean_confusions for cell in present], [result.confusions for result in results]
         ),
         metrics=_changes([cell.record.clean for cell in present], [_corpus(result.metrics) for result in results]),
+        certified=_pooled([result.metrics.get(CERTIFIED) for result in results]),
+        certified_majority=_pooled([result.metrics.get(MAJORITY) for result in results]),
         cost=pool_cost(present, baseline),
         claims=_claims(present[0], budget),
         members=pool_members(results),
@@ -123,7 +126,7 @@ def _best_known(name: str, label: str, scores: ContestScores, robust: Pooled) ->
     return Pooled(estimate=estimate, seeds=tuple(float(value) for value in own.best_known[label].mean(axis=1)))
 
 
-def _success(estimates: Sequence[Estimate | None]) -> Pooled | None:
+def _pooled(estimates: Sequence[Estimate | None]) -> Pooled | None:
     known = [estimate for estimate in estimates if estimate is not None]
     return pool_estimates(known) if known else None
 

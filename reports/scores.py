@@ -78,6 +78,10 @@ class ContestScores:
         """Returns the sample tables of some cells, or None where one is lost."""
         return None if None in [self._table(cell) for cell in cells] else [self._samples(cell.record) for cell in cells]
 
+    def has(self, name: str | None) -> bool:
+        """Returns whether a defense of this name takes part."""
+        return name in self._entrants
+
     def complete(self, name: str) -> bool:
         """Returns whether a defense was scored on the same samples as a full row."""
         found = self._entrants[name]

@@ -13,6 +13,8 @@ import pandas as pd
 
 from registry.errors import DamagedRecordError
 from reports.cards import Cell, read_cell
+from reports.certificates import check_contest
+from reports.controls import Exam, examine, is_control, without_controls
 from reports.leaderboard import Leaderboard, Standings
 from reports.rows import build_board
 from reports.scores import ContestScores
@@ -38,6 +40,9 @@ def build_standings(store: Records) -> Standings:
 
     Args:
         store: The records; read once.
+
+    Raises:
+        ViolatedCertificateError: A score is lower than a certificate allows.
     """
     cells, unreadable = _read_cells(store)
     with _long_lived_objects():
@@ -52,21 +57,28 @@ def _standings(store: Records, cells: list[Cell], unreadable: list[tuple[str, st
     others: list[Cell] = []
     failed: list[Cell] = []
     aside: list[SetAside] = []
+    exams: list[Exam] = []
     for name in sorted(by_dataset):
         selection = select(by_dataset[name])
         others += selection.others
         aside += selection.set_aside
-        for contest in selection.contests:
-            failed += contest.failures
+        for everybody in selection.contests:
+            failed += everybody.failures
+            others += [cell for cell in everybody.cells if is_control(cell)]
+            exam = examine(everybody, store.samples)
+            exams += [exam] if exam else []
+            contest = without_controls(everybody)
             if not contest.entrants:
                 continue
             scores = ContestScores(contest, store.samples)
+            check_contest(contest, scores, store.samples)
             boards += [build_board(contest, scores, budget) for budget in contest.budgets]
             unreadable += [(f"sample table of {key}", reason) for key, reason in sorted(scores.lost.items())]
     newest = max(cells, key=lambda cell: (cell.record.provenance.started_at, cell.record.key), default=None)
     return Standings(
         boards=tuple(sorted(boards, key=lambda board: (board.dataset.task, board.dataset.name))),
         others=tuple(others),
+        exams=tuple(exams),
         failed=tuple(failed),
         set_aside=tuple(aside),
         unreadable=tuple(_without_folder(store.folder, unreadable)),

@@ -291,7 +291,7 @@ def test_check_names_stale_and_missing_pages(store, tmp_path):
 def test_an_empty_store_still_gives_an_index(tmp_path):
     build_site(RecordStore(tmp_path / "none"), tmp_path / "site")
     assert "No finished record" in page_of(tmp_path / "site/index.html").text
-    assert json.loads((tmp_path / "site/leaderboard.json").read_text()) == {"schema": 1, "rows": []}
+    assert json.loads((tmp_path / "site/leaderboard.json").read_text()) == {"schema": 1, "rows": [], "controls": []}
 
 
 def test_a_folder_that_cannot_be_written_is_one_clear_error(store, tmp_path):

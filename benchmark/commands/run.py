@@ -35,7 +35,9 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         "--suite full --task segmentation --dry-run\n"
         "--suite lite --entries my_defense.py --defense MyDefense --results my_results",
     )
-    parser.add_argument("--suite", metavar="{smoke,lite,full}", required=True, help="what to run, see: list suites")
+    parser.add_argument(
+        "--suite", metavar="{smoke,lite,full,controls}", required=True, help="what to run, see: list suites"
+    )
     parser.add_argument("--task", metavar="T", help="only data sets of this task")
     for name, noun in (("dataset", "data sets"), ("defense", "defenses"), ("protocol", "protocols")):
         parser.add_argument(

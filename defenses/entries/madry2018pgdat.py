@@ -1,4 +1,4 @@
-from registry import DEFENSES, Claim, DefenseEntry, Family, Paper, Recipe, linf
+from registry import DEFENSES, Claim, DefenseEntry, Family, KnownBy, Paper, Recipe, Truth, linf
 
 DEFENSES.add(
     DefenseEntry(
@@ -36,5 +36,6 @@ DEFENSES.add(
             ),
         ),
         departures="AdamW with a one-cycle schedule; 5 inner steps (3 on label maps), taken in bfloat16 in eval mode.",
+        truth=Truth(known_by=KnownBy.ATTACK, statement="Nothing is hidden: its gradients are honest."),
     )
 )

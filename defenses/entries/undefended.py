@@ -1,4 +1,4 @@
-from registry import DEFENSES, DefenseEntry, Family, Recipe
+from registry import DEFENSES, DefenseEntry, Family, KnownBy, Recipe, Truth
 
 DEFENSES.add(
     DefenseEntry(
@@ -16,5 +16,6 @@ DEFENSES.add(
                 "msd_hippocampus": {"epochs": 15},
             },
         ),
+        truth=Truth(known_by=KnownBy.ATTACK, statement="Nothing is hidden: attacks find what there is."),
     )
 )

@@ -1,4 +1,4 @@
-from registry import DEFENSES, Claim, DefenseEntry, Family, Paper, Recipe, linf
+from registry import DEFENSES, Claim, DefenseEntry, Family, KnownBy, Paper, Recipe, Truth, linf
 
 DEFENSES.add(
     DefenseEntry(
@@ -31,5 +31,6 @@ DEFENSES.add(
             ),
         ),
         departures="AdamW with a one-cycle schedule; 5 inner steps instead of 10, taken in bfloat16.",
+        truth=Truth(known_by=KnownBy.ATTACK, statement="Nothing is hidden: its gradients are honest."),
     )
 )

@@ -7,17 +7,19 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from attacks.ball import Ball
 from datasets.batch import Batch
 from datasets.tasks import Task
 from defenses.recipes.modes import eval_mode
 from defenses.recipes.options import InnerOptions
+from registry import Norm
 
 Loss = Callable[[Tensor], Tensor]
 """`loss(outputs)`: what the attack ascends, (N,)."""
 
 
 def inner_pgd(model: nn.Module, inputs: Tensor, start: Tensor, loss: Loss, options: InnerOptions, steps: int) -> Tensor:
-    """Ascends a loss within the Linf ball around the inputs and within [0, 1].
+    """Ascends a loss within the ball around the inputs and within [0, 1].
 
     The model is in eval mode meanwhile, as in the code of TRADES: batch normalisation uses its running statistics,
     which the adversarials of unfinished training do not move, and dropout is off. Its mode is restored afterwards.
@@ -35,8 +37,8 @@ def inner_pgd(model: nn.Module, inputs: Tensor, start: Tensor, loss: Loss, optio
         The last iterate, detached, same shape.
     Source: Madry et al. 2018, arXiv:1706.06083, section 2.1.
     """
-    lower, upper = (inputs - options.eps).clamp(0, 1), (inputs + options.eps).clamp(0, 1)
-    adversarials = torch.minimum(torch.maximum(start, lower), upper)
+    ball = Ball(norm=Norm(options.norm), originals=inputs, eps=inputs.new_tensor(options.eps))
+    adversarials = ball.project(start)
     length = options.step_length(steps)
     with eval_mode(model):
         for _ in range(steps):
@@ -45,8 +47,7 @@ def inner_pgd(model: nn.Module, inputs: Tensor, start: Tensor, loss: Loss, optio
                 outputs = model(adversarials)
             total = loss(outputs.to(torch.float32)).sum()
             (gradient,) = torch.autograd.grad(total, adversarials)
-            moved = adversarials.detach() + length * gradient.sign()
-            adversarials = torch.minimum(torch.maximum(moved, lower), upper)
+            adversarials = ball.project(adversarials.detach() + length * ball.steepest(gradient))
     return adversarials
 
 

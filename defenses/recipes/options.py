@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
+from registry import Norm
 from registry.errors import InvalidEntryError
 
 
@@ -45,8 +46,10 @@ class TrainingOptions:
 class InnerOptions:
     """Hyper-parameters of the inner attack of adversarial training."""
 
+    norm: str = "Linf"
+    """Linf or L2."""
     eps: float = 4 / 255
-    """Linf radius in input units [0, 1]."""
+    """Radius in input units [0, 1]."""
     steps: int = 5
     """Gradient steps of the inner attack."""
     step_size: float | None = None
@@ -57,7 +60,9 @@ class InnerOptions:
     """Compute the inner gradients in bfloat16: about twice as fast where the hardware knows it."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.eps <= 1:
+        if self.norm not in (Norm.LINF, Norm.L2):
+            raise InvalidEntryError(f"option norm is Linf or L2, got {self.norm!r}")
+        if self.eps < 0 or (self.norm == Norm.LINF and self.eps > 1):
             raise InvalidEntryError(f"option eps is in input units [0, 1], got {self.eps:g}; write {self.eps:g} / 255")
         if self.steps < 1 or self.validation_steps < 1:
             raise InvalidEntryError(f"steps must be 1 or more, got {self.steps} and {self.validation_steps}")
