@@ -2,6 +2,7 @@
 
 import pytest
 
+import benchmark.suites  # noqa: F401  registers them
 from registry import PROTOCOLS, SUITES, Budget, CellFacts, Norm, load_entries
 from tests.toys import attack, batch_for, cnn, images, protocol_of
 
