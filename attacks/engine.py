@@ -160,6 +160,8 @@ class _MemberRun:
         started = time.perf_counter()
         try:
             self._attack(alive, watch)
+        except torch.OutOfMemoryError:  # no fault of the attack: the cell begins again with fewer slots
+            raise
         except Exception:  # whatever an attack does, its samples are errors, never robust
             self.error = self.error or traceback.format_exc()
             self.errors.update(alive[~worst.finished[alive]].tolist())
@@ -220,6 +222,8 @@ class _MemberRun:
             try:  # the attack gets copies of its own, which it may write into
                 points = attack.run(self.access, self.batch.take(rows), self.ball.take(rows), self.rng)
                 checked = verify(points, ball)
+            except torch.OutOfMemoryError:
+                raise
             except Exception:
                 self.error = self.error or traceback.format_exc()
                 self.errors.update(rows.tolist())

@@ -50,6 +50,11 @@ class _LowPrecision(nn.Module):
             return self.inner(inputs).to(torch.float32)
 
 
+def is_low_precision(model: nn.Module) -> bool:
+    """Returns whether a model is a copy that computes in bfloat16."""
+    return isinstance(model, _LowPrecision)
+
+
 def knows_bfloat16(device: torch.device) -> bool:
     """Returns whether a device computes in bfloat16 by instructions of its own; elsewhere it would be slower."""
     if device.type == "cuda":

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from attacks.prepare import prepare
+from attacks.prepare import is_low_precision, prepare
 from attacks.queries import Spent
 from attacks.steady import rows_are_steady
 from attacks.victim import Access, ModelVictim
@@ -33,7 +33,7 @@ class Subject:
 
 
 def access_to(
-    subject: Subject, batch: Batch, protocol: AttackProtocol, device: str, seed: int
+    subject: Subject, batch: Batch, protocol: AttackProtocol, *, slots: int, seed: int
 ) -> tuple[Access, CellFacts]:
     """Returns the victim with its faster copies and surrogates, and the facts that members are chosen by.
 
@@ -41,11 +41,10 @@ def access_to(
         subject: The model.
         batch: The samples, on the device.
         protocol: Says which surrogates are needed; one without budgets searches nothing and needs no copies.
-        device: Torch device.
+        slots: Rows of a physical batch.
         seed: Seed of the attacks.
     """
-    spent, slots = Spent(), slots_for(device)
-    example = batch.inputs[:slots]
+    spent, example = Spent(), batch.inputs[:slots]
 
     def victim(model: nn.Module, randomness: Randomness = Randomness.NONE, **options) -> ModelVictim:
         made = ModelVictim(model, subject.task, slots=slots, randomness=randomness, seed=seed, spent=spent, **options)
@@ -81,3 +80,10 @@ def access_to(
 def slots_for(device: str) -> int:
     """Returns the rows of a physical batch: where a row is cheapest, on a CPU and on a GPU."""
     return 256 if device.startswith("cuda") else 128
+
+
+def described(access: Access) -> str:
+    """Returns how the model was searched, for people: the size of physical batches and the copy in its place."""
+    copy = "itself" if access.search is access.victim else "as a copy"
+    precision = " in bfloat16" if is_low_precision(access.search.model) else ""
+    return f"{access.victim.slots} {'slots' if access.victim.padded else 'rows at most'}, searched {copy}{precision}"

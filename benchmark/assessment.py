@@ -12,19 +12,21 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from attacks.engine import run_protocol
+from attacks.engine import Outcome, run_protocol
+from attacks.escalation import Escalation
+from attacks.finding import Finding
 from attacks.log_probabilities import LogProbabilities, are_probabilities
 from attacks.shell import admit_inputs
 from attacks.soundness import examine
 from attacks.victim import Access
-from benchmark.access import Subject, access_to
+from benchmark.access import Subject, access_to, described, slots_for
 from benchmark.environment import provenance
 from benchmark.measure import model_cost, peak_memory_mb
 from benchmark.soundness_summary import escalation_of, flags_of
 from benchmark.stored_adversarials import certify
 from benchmark.summary import Summary
 from datasets.batch import Batch
-from registry import AttackProtocol
+from registry import AttackProtocol, CellFacts
 from registry.errors import ModelContractError
 from results.adversarials import Adversarials
 from results.record import Card, Checkpoint, Cost, EvaluationRecord, RecordStatus
@@ -70,10 +72,8 @@ def assess(
     subject.task.check_targets(batch)
     with full_precision():
         subject = check_model(subject, batch)
-        access, facts = access_to(subject, batch, protocol, device, identity.attack_seed)
-        outcome = run_protocol(access, batch, protocol, facts, seed=identity.attack_seed, watch=progress)
-        found = examine(access, batch, protocol, facts, outcome, seed=identity.attack_seed, watch=progress)
-        outcome, findings, escalation = found
+        run = _in_memory(subject, batch, protocol, slots_for(device), identity.attack_seed, progress)
+        access, facts, (outcome, findings, escalation) = run
         outcome, adversarials = certify(access.victim, batch, protocol, outcome, subject.spec.ranked_budget)
         summary = Summary(access.victim, batch, subject.spec, outcome)
         cost = _cost(subject.model, batch, access, identity.checkpoint, began, device)
@@ -98,9 +98,29 @@ def assess(
         flags=flags_of(findings),
         escalation=escalation_of(escalation, facts.ranked_budget),
         cost=cost,
-        provenance=where,
+        provenance=replace(where, device=f"{where.device}; {described(access)}"),
     )
     return record, summary.table(), adversarials
+
+
+def _in_memory(
+    subject: Subject, batch: Batch, protocol: AttackProtocol, slots: int, seed: int, progress: Progress
+) -> tuple[Access, CellFacts, tuple[Outcome, tuple[Finding, ...], Escalation | None]]:
+    """Attacks and examines the model; where the device runs out of memory, once more with half of the slots.
+
+    The cell begins again, so that all of its verdicts come from physical batches of one size, which the record names.
+    """
+    while True:
+        try:
+            access, facts = access_to(subject, batch, protocol, slots=slots, seed=seed)
+            outcome = run_protocol(access, batch, protocol, facts, seed=seed, watch=progress)
+            return access, facts, examine(access, batch, protocol, facts, outcome, seed=seed, watch=progress)
+        except torch.OutOfMemoryError:
+            if slots <= 2:
+                raise
+            slots //= 2
+            _log.warning("the device is out of memory; the cell begins again with %d slots", slots)
+        torch.cuda.empty_cache()  # after the traceback, which holds the tensors of the failed attempt, is gone
 
 
 def check_model(subject: Subject, batch: Batch) -> Subject:

@@ -172,7 +172,10 @@ def test_what_argparse_refuses_is_told_in_one_line(words, expected, capsys):
         (["run", "--suite", "smoke", "--task", "clasification"], "unknown task 'clasification'; did you mean"),
         (["run", "--suite", "smoke", "--dataset", "phantom22"], "unknown dataset 'phantom22'; did you mean phantom2"),
         (["run", "--suite", "smoke", "--defense", "JPG"], "unknown defense 'JPG'; did you mean JPEG?"),
-        (["run", "--suite", "smoke", "--protocol", "standrad"], "unknown protocol 'standrad'; did you mean standard or"),
+        (
+            ["run", "--suite", "smoke", "--protocol", "standrad"],
+            "unknown protocol 'standrad'; did you mean standard",
+        ),
         (["run", "--suite", "smoke", "--device", "gpu"], "--device is auto, cpu or cuda:K, got 'gpu'"),
         (["run", "--suite", "smoke", "--device", "cuda:99"], "asked for cuda:99, this machine has "),
         (["run", "--suite", "smoke", "--entries", "nowhere.py"], "--entries nowhere.py: expected a .py file"),

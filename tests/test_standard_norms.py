@@ -16,8 +16,8 @@ def ensemble(name: str, eps: float, **facts):
 
 
 def test_the_l2_ensemble_grows_with_the_facts():
-    assert set(ensemble("standard:l2", 0.5, n_classes=2, has_twin=False)) == {"apgd-margin", "square"}
-    usual = {"apgd-margin", "apgd-targeted-margin", "transfer", "square"}
+    assert set(ensemble("standard:l2", 0.5, n_classes=2, has_twin=False)) == {"apgd-margin", "fab", "square"}
+    usual = {"apgd-margin", "apgd-targeted-margin", "fab", "transfer", "square"}
     assert set(ensemble("standard:l2", 0.5)) == usual
     assert next(iter(ensemble("standard:l2", 0.5, stages=("jpeg",)))) == "pgd-bpda"
     assert set(ensemble("standard:l2", 0.5, multi_label=True)) == usual - {"apgd-targeted-margin"}

@@ -18,7 +18,7 @@ from attacks.draws import KeyedRandom
 from attacks.engine import run_protocol
 from attacks.third_party import PublishedAutoAttack
 from attacks.victim import Access, ModelVictim
-from benchmark.access import Subject, access_to
+from benchmark.access import Subject, access_to, slots_for
 from datasets.batch import Batch
 from datasets.locate import data_root
 from datasets.tasks.base import task_for
@@ -72,7 +72,7 @@ def ours(model: Subject, batch: Batch, *, prepared: bool) -> tuple[torch.Tensor,
         members=lambda facts, budget: ensemble,
     )
     started = time.process_time()
-    access, facts = access_to(model, batch, protocol, "cpu", 0)
+    access, facts = access_to(model, batch, protocol, slots=slots_for("cpu"), seed=0)
     if not prepared:
         access = Access(victim=access.victim, search=access.victim)
     outcome = run_protocol(access, batch, protocol, facts).budgets[0]
