@@ -98,7 +98,8 @@ def _implementation(kind: str, entry) -> list[Path]:
         return sorted(reader.parent.glob(f"{reader.stem}*.py"))
     if kind == "defense":
         shared = [*_python("defenses/recipes"), *_python("defenses/architectures")] if entry.recipe else []
-        return [_module(reference_name(entry.build)), *shared]
+        named = [entry.build, *([entry.certificate] if entry.certificate else [])]
+        return [*(_module(reference_name(reference)) for reference in named), *shared]
     return []
 
 

@@ -271,3 +271,17 @@ def test_augmentation_refuses_targets_it_would_leave_behind():
 def test_impossible_options_are_refused(kind, options, words):
     with pytest.raises(InvalidEntryError, match=words):
         read_options(kind, options)
+
+
+def test_the_inner_attack_also_knows_euclidean_balls():
+    inputs = torch.rand(3, 1, 4, 4, generator=torch.Generator().manual_seed(0)) * 0.2 + 0.4
+    weight = torch.randn(1, 1, 4, 4, generator=torch.Generator().manual_seed(1))
+    options = InnerOptions(norm="L2", eps=0.3)
+    moved = inner_pgd(
+        nn.Identity(), inputs, inputs, lambda outputs: (outputs * weight).sum((1, 2, 3)), options, options.steps
+    )
+    expected = inputs + 0.3 * weight / weight.norm()
+    assert torch.allclose(moved, expected, atol=1e-5)
+    with pytest.raises(InvalidEntryError, match="norm is Linf or L2, got 'L1'"):
+        InnerOptions(norm="L1")
+    assert InnerOptions(norm="L2", eps=2.0).eps == 2.0

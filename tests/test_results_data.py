@@ -8,7 +8,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from registry.errors import ResultsError
+from registry.errors import ResultsError, ViolatedCertificateError
+from results.certificates import check_certificates
 from results.consistency import certificate_problems, table_problems
 from results.record import SCHEMA, EvaluationRecord, RecordStatus
 from results.sample_table import SAMPLE_ID, score_column
@@ -61,6 +62,10 @@ def _problems(store: RecordStore, record: EvaluationRecord) -> list[tuple[Path, 
     samples = store.samples_path(record)
     if samples.stat().st_size > SAMPLES_BYTES:
         problems.append((samples, f"{samples.stat().st_size} bytes, at most {SAMPLES_BYTES}"))
+    try:
+        check_certificates(record, table)
+    except ViolatedCertificateError as error:
+        problems.append((samples, str(error)))
     columns = [SAMPLE_ID, "clean_score", *(score_column(index) for index in range(len(record.budgets)))]
     missing = [name for name in columns if name not in table.columns]
     if missing or len(table) != record.samples.rows:
@@ -147,6 +152,11 @@ def test_the_check_sees_what_is_wrong(folder: Path) -> None:
     samples.with_name("0000.parquet").unlink()
     (folder / "notes.txt").write_text("?")
     assert "neither a record nor" in problem()
+
+
+def test_the_check_sees_a_violated_certificate(tmp_path: Path) -> None:
+    RecordStore(tmp_path).write(example_record(), example_samples().assign(certified_0=1.0))
+    assert any("than their certificate allows" in problem for problem in problems_of(tmp_path))
 
 
 def test_the_check_sees_large_and_incomplete_records(tmp_path: Path) -> None:

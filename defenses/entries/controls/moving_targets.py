@@ -45,7 +45,7 @@ add(
     "Optimises every input towards its own prediction before it is answered.",
     "moving:anti_adversary",
     "The decision is nearly always the undefended model's; the gradient at the moved input says little.",
-    build_options={"steps": 3, "step_size": 0.01},
+    build_options={"steps": 2, "step_size": 0.01},
     paper=Paper(
         title="Combating Adversaries with Anti-Adversaries",
         authors="Alfarra et al.",
