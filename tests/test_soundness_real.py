@@ -48,9 +48,7 @@ def test_honest_models_raise_no_flag(dataset, defense):
 
 
 def test_rounding_in_front_of_a_trained_model_is_seen_through():
-    outcome, after, _, escalation = examined(
-        "phantom2", "Undefended", lambda model: nn.Sequential(Rounded(), model)
-    )
+    outcome, after, _, escalation = examined("phantom2", "Undefended", lambda model: nn.Sequential(Rounded(), model))
     assert {"zero-gradient", "dishonest-gradient"} <= {flag.name for flag in escalation.flags}
     assert escalation.strongest.name == "BPDA"
     assert float(after.budgets[0].scores.mean()) < float(outcome.budgets[0].scores.mean()) - 0.3
