@@ -1,6 +1,6 @@
-"""Gradients that a model hides: stages that say nothing on the way back, and outputs that saturate.
+"""Gradients that a model hides: stages that say nothing on the way back, outputs that saturate, wrapped networks.
 
-Both are found by looking at a copy of the model while it computes; nothing has to be declared. A stage written as plain
+All are found by looking at a copy of the model while it computes; nothing has to be declared. A stage written as plain
 code inside a larger module's `forward` cannot be found.
 """
 
@@ -20,6 +20,8 @@ STEP = 2 / 255
 """Length of the step on which a stage's gradient is checked, in input units."""
 AGREEMENT = 0.99
 """Share of predictions that inner logits must share with the model's outputs."""
+LIKENESS = 0.9
+"""Share of predictions that the network inside of a wrapper must share with the whole model."""
 
 
 def identity(inputs: Tensor) -> Tensor:
@@ -74,6 +76,31 @@ def inner_logits(model: nn.Module, batch: Batch) -> InnerLogits | None:
         agreement = float((returned.argmax(1) == outputs.argmax(1))[clear].double().mean())
         if agreement >= AGREEMENT and not torch.allclose(returned, outputs):
             return InnerLogits(model, modules[module])
+    return None
+
+
+def inner_network(model: nn.Module, batch: Batch) -> nn.Module | None:
+    """Returns the network inside of a wrapper: the first module that answers the images by itself as the model does.
+
+    It has a gradient even where the wrapper calls it without one, rounds its votes or moves its inputs first.
+
+    Args:
+        model: Returns one tensor with the classes on axis 1.
+        batch: Some samples; tabular data and missing modalities cannot be handed on.
+    """
+    if batch.context is not None or batch.present is not None:
+        return None
+    with torch.no_grad():
+        outputs = model_outputs(model, batch)
+    if not isinstance(outputs, Tensor) or outputs.ndim < 2:
+        return None
+    for module, given, returned in _calls(model, [module for name, module in model.named_modules() if name], batch):
+        same = isinstance(returned, Tensor) and returned.shape == outputs.shape
+        if same and given is not None and given.shape == batch.inputs.shape:
+            with torch.no_grad():
+                alone = module(batch.inputs)
+            if float((alone.argmax(1) == outputs.argmax(1)).double().mean()) >= LIKENESS:
+                return module
     return None
 
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from attacks.hidden_paths import declare_stages, has_stages, inner_logits
+from attacks.hidden_paths import declare_stages, has_stages, inner_logits, inner_network
 from attacks.victim import Access, ModelVictim, Spent
 from datasets.batch import Batch
-from registry import CellFacts, Member
+from registry import CellFacts, Member, Need
 
 TRUE = "true gradient"
 """Name of the view that every defense has: its own gradient."""
@@ -22,6 +22,8 @@ BPDA = "BPDA"
 """Name of the view through stand-ins: declared ones, and the identity for stages found to hide their gradient."""
 INNER = "inner logits"
 """Name of the view before the stages behind the logits."""
+BARE = "inner network"
+"""Name of the view of the network inside of a wrapper, from which attacks transfer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,5 +139,10 @@ def all_views(access: Access, some: Batch, eot_samples: int = 1) -> tuple[View, 
     if inner is not None:
         before = replace(access, search=with_model(access.victim, inner.eval()), exact=None)
         views.append(View(name=INNER, access=before, backward=backward, eot_samples=eot_samples))
+    network = inner_network(model, some)
+    if network is not None:
+        bare = {str(Need.BARE): with_model(access.victim, network)}
+        wrapped = replace(access, surrogates={**access.surrogates, **bare})
+        views.append(View(name=BARE, access=wrapped, source=str(Need.BARE), eot_samples=eot_samples))
     others = [View(name=str(name), access=access, source=str(name)) for name in sorted(access.surrogates)]
     return (*views, *others)

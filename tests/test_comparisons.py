@@ -12,16 +12,15 @@ from attacks.convergence import below_constant, noisy_gradient, unbounded_surviv
 from attacks.engine import run_protocol
 from attacks.finite_differences import FiniteDifferences
 from attacks.fresh import Cell, audit_rows, run_fresh
-from attacks.hidden_paths import declare_stages, inner_logits
 from attacks.ledger import Ledger
 from attacks.random_search import RandomSearch
-from attacks.views import View, all_views, first_view, private
+from attacks.views import View, first_view
 from attacks.witness import witnesses
 from datasets.batch import Batch
 from datasets.tasks.segmentation import Segmentation
-from registry import CellFacts, Member, Randomness
-from tests.soundness_toys import SHAPE, RippledInOne, Rounded, Saturating, Scaled, cell, flat_linear
-from tests.toys import Detached, Linear, NoisyInput, Quantise, Sine, attack, batch_for, cnn, images, linear, protocol_of
+from registry import Member, Randomness
+from tests.soundness_toys import SHAPE, RippledInOne, cell, flat_linear
+from tests.toys import Detached, Linear, NoisyInput, attack, batch_for, images, linear, protocol_of
 
 LINEAR = flat_linear()
 
@@ -52,55 +51,6 @@ def test_rule_of_comparison(b, c, n, red):
 def test_compare_counts_what_only_one_side_broke():
     one, other = torch.tensor([1, 1, 1, 0, 0]).bool(), torch.tensor([1, 0, 0, 1, 0]).bool()
     assert compare(one, other, 9) == Comparison(unexpected=2, expected=1, n=9)
-
-
-@pytest.mark.parametrize(
-    ("stage", "found"),
-    [
-        (Rounded(), ("0",)),
-        (Sine(), ("0",)),
-        (Quantise(), ()),  # declares its stand-in itself
-        (nn.Sequential(nn.Identity(), Rounded()), ("0.1", "0")),
-        (nn.AvgPool2d(3, 1, 1), ()),  # honest
-        (nn.Identity(), ()),
-    ],
-    ids=["rounded", "sine", "declared", "nested", "mean", "identity"],
-)
-def test_stages_that_hide_their_gradient_are_found(stage, found):
-    model = nn.Sequential(stage, LINEAR).eval()
-    assert declare_stages(model, batch_for(LINEAR, images(8, shape=SHAPE))) == found
-    assert all(hasattr(model.get_submodule(name), "bpda_twin") for name in found)
-
-
-def test_stages_behind_the_first_weights_are_left_alone():
-    model = nn.Sequential(nn.Conv2d(1, 1, 1), Rounded(), LINEAR).eval()
-    assert declare_stages(model, batch_for(LINEAR, images(8, shape=SHAPE))) == ()
-
-
-def test_inner_logits_are_found_behind_what_saturates():
-    batch = batch_for(LINEAR, images(8, shape=SHAPE))
-    with torch.no_grad():
-        logits = LINEAR(batch.inputs)
-        for model in (Saturating(LINEAR), Scaled(LINEAR, 1e4), nn.Sequential(LINEAR, nn.Softmax(1))):
-            inner = inner_logits(model.eval(), batch)
-            assert torch.equal(inner(batch.inputs), logits)
-        assert inner_logits(cnn(2), batch) is None
-        assert inner_logits(nn.Sequential(LINEAR, nn.Flatten()), batch) is None
-        assert inner_logits(Scaled(LINEAR, -1.0), batch) is None  # it predicts the opposite
-
-
-def test_views_of_a_model():
-    batch = batch_for(LINEAR, images(8, shape=SHAPE))
-    model = nn.Sequential(Rounded(), Saturating(LINEAR))
-    access, _, facts = cell(model, batch, twin=LINEAR)
-    views = all_views(private(access), batch)
-    assert [view.name for view in views] == ["true gradient", "BPDA", "inner logits", "twin"]
-    assert [view.transfers for view in views] == [False, False, False, True]
-    assert not any(hasattr(module, "bpda_twin") for module in model.modules())
-    assert first_view(access, facts).backward == "true"
-    assert first_view(access, CellFacts(task="classification", n_classes=2, stages=("0",))).backward == "bpda"
-    targeted = views[0].members(CellFacts(task="classification", n_classes=3), ("margin", "targeted-margin"), 9, 5)
-    assert [member.options["restarts"] for member in targeted] == [5, 2]
 
 
 def test_a_witness_gets_a_wrong_answer():

@@ -1,0 +1,92 @@
+"""Gradients that models hide: undeclared stages, saturated outputs and wrapped networks are found, honest ones left."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from attacks.hidden_paths import declare_stages, inner_logits, inner_network
+from attacks.views import all_views, first_view, private
+from registry import CellFacts
+from tests.soundness_toys import MARGIN, SHAPE, Rounded, Saturating, Scaled, cell, examined, flat_linear
+from tests.toys import Quantise, Sine, batch_for, cnn, images
+
+LINEAR = flat_linear()
+
+
+@pytest.mark.parametrize(
+    ("stage", "found"),
+    [
+        (Rounded(), ("0",)),
+        (Sine(), ("0",)),
+        (Quantise(), ()),  # declares its stand-in itself
+        (nn.Sequential(nn.Identity(), Rounded()), ("0.1", "0")),
+        (nn.AvgPool2d(3, 1, 1), ()),  # honest
+        (nn.Identity(), ()),
+    ],
+    ids=["rounded", "sine", "declared", "nested", "mean", "identity"],
+)
+def test_stages_that_hide_their_gradient_are_found(stage, found):
+    model = nn.Sequential(stage, LINEAR).eval()
+    assert declare_stages(model, batch_for(LINEAR, images(8, shape=SHAPE))) == found
+    assert all(hasattr(model.get_submodule(name), "bpda_twin") for name in found)
+
+
+def test_stages_behind_the_first_weights_are_left_alone():
+    model = nn.Sequential(nn.Conv2d(1, 1, 1), Rounded(), LINEAR).eval()
+    assert declare_stages(model, batch_for(LINEAR, images(8, shape=SHAPE))) == ()
+
+
+def test_inner_logits_are_found_behind_what_saturates():
+    batch = batch_for(LINEAR, images(8, shape=SHAPE))
+    with torch.no_grad():
+        logits = LINEAR(batch.inputs)
+        for model in (Saturating(LINEAR), Scaled(LINEAR, 1e4), nn.Sequential(LINEAR, nn.Softmax(1))):
+            inner = inner_logits(model.eval(), batch)
+            assert torch.equal(inner(batch.inputs), logits)
+        assert inner_logits(cnn(2), batch) is None
+        assert inner_logits(nn.Sequential(LINEAR, nn.Flatten()), batch) is None
+        assert inner_logits(Scaled(LINEAR, -1.0), batch) is None  # it predicts the opposite
+
+
+class Votes(nn.Module):
+    """Counts what a network says of shifted copies, without any gradient."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, inputs):
+        with torch.no_grad():
+            votes = [self.net(inputs + shift).argmax(1) for shift in (-0.001, 0.0, 0.001)]
+        return sum(nn.functional.one_hot(vote, 2).to(inputs.dtype) for vote in votes)
+
+
+def test_the_network_inside_of_a_wrapper_is_found():
+    batch = batch_for(LINEAR, images(20, shape=SHAPE))
+    assert inner_network(Votes(LINEAR), batch) is LINEAR
+    assert inner_network(nn.Sequential(Rounded(), LINEAR), batch) is LINEAR
+    assert inner_network(cnn(2), batch) is None
+    assert inner_network(Scaled(LINEAR, -1.0), batch) is None
+
+
+def test_votes_are_seen_through_without_a_twin():
+    found = examined(Votes(flat_linear()), LINEAR, n=16, members=(MARGIN,), larger=False)
+    assert {"zero-gradient", "unbounded-survivors"} <= found.started_by
+    assert found.escalation.strongest.name == "inner network"
+    assert found.red == set(), {flag: found.findings[flag].evidence for flag in found.red}
+
+
+def test_views_of_a_model():
+    batch = batch_for(LINEAR, images(8, shape=SHAPE))
+    model = nn.Sequential(Rounded(256), Saturating(LINEAR))
+    access, _, facts = cell(model, batch, twin=LINEAR)
+    views = all_views(private(access), batch)
+    assert [view.name for view in views] == ["true gradient", "BPDA", "inner logits", "inner network", "twin"]
+    assert [view.transfers for view in views] == [False, False, False, True, True]
+    assert not any(hasattr(module, "bpda_twin") for module in model.modules())
+    assert first_view(access, facts).backward == "true"
+    assert first_view(access, CellFacts(task="classification", n_classes=2, stages=("0",))).backward == "bpda"
+    targeted = views[0].members(CellFacts(task="classification", n_classes=3), ("margin", "targeted-margin"), 9, 5)
+    assert [member.options["restarts"] for member in targeted] == [5, 2]
