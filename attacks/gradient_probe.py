@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from attacks.ball import Ball
+from attacks.draws import KeyedRandom
 from attacks.finding import Finding
 from attacks.objectives import objective_for
 from attacks.victim import Answer, ModelVictim, Objective
@@ -36,8 +37,23 @@ def gradient_findings(
         judge: Who must gain; by default the source itself. Another model's gradient is read in units of its own
             median logit spread.
     """
+    if says_the_same(judge or source, batch):
+        evidence = (
+            "the outputs are the same for all samples, their negatives and noise: there is nothing to differentiate"
+        )
+        return [Finding(name=name, red=False, evidence=evidence) for name in ("zero-gradient", "dishonest-gradient")]
     probe = _GradientProbe(source, batch, ball, objective_name, backward, judge)
     return [probe.zero_gradient(), probe.dishonest_gradient()]
+
+
+def says_the_same(victim: ModelVictim, batch: Batch) -> bool:
+    """Returns whether outputs do not depend on the input at all: equal bits for samples, their negatives and noise."""
+    copied = copy_of(victim, copy.deepcopy(victim.model))
+    keys = KeyedRandom(seed=0, stream=0).keys(batch.sample_ids, torch.zeros_like(batch.sample_ids))
+    noise = KeyedRandom(seed=0, stream=0).uniform(keys, batch.inputs.shape[1:])
+    first = flattened(copied.outputs(batch))[:1]
+    others = (batch.inputs, 1 - batch.inputs, noise.to(batch.inputs.dtype))
+    return all(bool((flattened(copied.outputs(batch.with_inputs(points))) == first).all()) for points in others)
 
 
 class _GradientProbe:

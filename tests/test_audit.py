@@ -266,3 +266,28 @@ def test_another_models_gradient_is_read_in_units_of_its_spread():
     assert not honest.red and max(honest.values.values()) < 1.1
     other = ModelVictim(linear(3, shape=SHAPE, seed=5), Classification(3), slots=16)
     assert gradient_findings(other, batch, ball, "margin", judge=victim)[1].red
+
+
+class Saturated(nn.Module):
+    """Answers that are 0 or 1 to the last bit, as an overflowing softmax gives them."""
+
+    def __init__(self, bias):
+        super().__init__()
+        self.base, self.bias = linear(3, shape=SHAPE), torch.tensor(bias)
+
+    def forward(self, inputs):
+        return (1e6 * (self.base(inputs) + self.bias)).softmax(1)
+
+
+def test_a_constant_model_hides_no_gradient():
+    batch = batch_for(Linear(torch.zeros(3, 64)), images(40, shape=SHAPE))
+    assert red(probe(Linear(torch.zeros(3, 64)), batch=batch)) == set()
+
+
+@pytest.mark.parametrize("bias", [[0.0, 0.0, 0.0], [0.8, 0.0, 0.0]])
+def test_saturated_answers_are_no_constant_however_alike_the_samples(bias):
+    model = Saturated(bias).eval()
+    inputs = images(200, shape=SHAPE)
+    inputs = inputs[model(inputs).argmax(1) == 0][:40]
+    assert (model(inputs) == model(inputs)[0]).all()
+    assert "zero-gradient" in red(probe(model, batch=batch_for(model, inputs)))

@@ -91,11 +91,9 @@ def test_honest_models_cross_no_threshold(name):
     model, options = HONEST[name]
     base = LINEAR if "noisy" in name or "weights" in name else model
     found = examined(model, base, **options)
-    if name == "constant":  # its gradient is zero, and its answers do not depend on the input
-        assert found.red == {"zero-gradient", "dishonest-gradient"}
-        assert found.findings["unbounded-survivors"].values["n"] == 0
-        return
     assert found.red == set(), {flag: found.findings[flag].evidence for flag in found.red}
+    if name == "constant":  # no image of the data set gets another label
+        assert found.findings["unbounded-survivors"].values["n"] == 0
     assert found.escalation is None
     assert set(found.findings) >= ALL_COMPARED
 
