@@ -38,9 +38,7 @@ def gradient_findings(
             median logit spread.
     """
     if says_the_same(judge or source, batch):
-        evidence = (
-            "the outputs are the same for all samples, their negatives and noise: there is nothing to differentiate"
-        )
+        evidence = "outputs are the same for all samples, their negatives and noise: nothing depends on the input"
         return [Finding(name=name, red=False, evidence=evidence) for name in ("zero-gradient", "dishonest-gradient")]
     probe = _GradientProbe(source, batch, ball, objective_name, backward, judge)
     return [probe.zero_gradient(), probe.dishonest_gradient()]
