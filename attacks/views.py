@@ -80,12 +80,15 @@ class View:
 
 
 def objectives_of(facts: CellFacts, members: tuple[Member, ...]) -> tuple[str, ...]:
-    """Returns what fresh gradient attacks ascend: margins for labels, the ensemble's own objectives otherwise."""
+    """Returns what fresh gradient attacks ascend: margins for labels, otherwise what the ensemble spends most steps on.
+
+    Graded scores never stop early, so that one objective costs as much as the main run's; the first of equals serves.
+    """
     if facts.task == "classification":
         several = facts.n_classes > 2 and not facts.multi_label
         return ("margin", "targeted-margin") if several else ("margin",)
-    own = tuple(dict.fromkeys(m.objective for m in members if m.source == "victim"))
-    return own or ("margin",)
+    own = [member for member in members if member.source == "victim" and "steps" in member.options]
+    return (max(own, key=lambda member: member.options["steps"]).objective,) if own else ("margin",)
 
 
 def private(access: Access) -> Access:

@@ -14,7 +14,7 @@ SUITES.add(
         datasets=("phantom2", "phantomseg"),
         defenses=("Undefended", "Madry2018PGDAT", "JPEG"),
         protocols=("clean", "standard"),
-        n_samples=32,
+        n_samples=16,
     )
 )
 SUITES.add(
