@@ -6,6 +6,7 @@ on the samples where they can still change its answer.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -120,7 +121,7 @@ class Comparisons:
         cascaded with respect to it. Members that follow another model's gradient count as black-box, unless it is
         theirs that the view follows.
         """
-        names = self._black_boxes(main)
+        names = black_boxes((m.member for m in main.members), self._view.source)
         rows = self._rows.tolist()
         fail_below = self._view.access.victim.task.fail_below
         broken = main.scores[self._rows] < fail_below
@@ -194,11 +195,13 @@ class Comparisons:
             backward=view.backward,
         )
 
-    def _black_boxes(self, main: BudgetOutcome) -> frozenset[str]:
-        """Returns the names of members that do not follow the judged gradient."""
-        ours = ("victim", self._view.source)
-        return frozenset(
-            m.member.name
-            for m in main.members
-            if m.member.source not in ours or knowledge_of(m.member) is not Knowledge.WHITE_BOX
-        )
+
+def black_boxes(members: Iterable[Member], source: str) -> frozenset[str]:
+    """Returns the names of members that do not follow the judged gradient.
+
+    Args:
+        members: What ran.
+        source: Whose gradient is judged; a full-precision copy of the victim has the victim's.
+    """
+    judged = ("victim", "exact", source)
+    return frozenset(m.name for m in members if m.source not in judged or knowledge_of(m) is not Knowledge.WHITE_BOX)

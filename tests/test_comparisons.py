@@ -7,7 +7,7 @@ import torch
 from scipy.stats import binomtest
 from torch import nn
 
-from attacks.comparisons import Comparison, compare
+from attacks.comparisons import Comparison, black_boxes, compare
 from attacks.convergence import below_constant, noisy_gradient, unbounded_survivors
 from attacks.engine import run_protocol
 from attacks.finite_differences import FiniteDifferences
@@ -99,6 +99,17 @@ def test_the_audit_set_does_not_depend_on_order():
     other = audit_rows(batch.take(order), clean[order], 0.5, 7)
     assert len(rows) == 7 and (clean[rows] == 1).all()
     assert set(batch.sample_ids[rows].tolist()) == set(batch.sample_ids[order][other].tolist())
+
+
+def test_members_without_the_judged_gradient_are_told_by_source_and_knowledge():
+    members = (
+        Member(name="apgd", attack="attacks.apgd:APGD", options={"steps": 2}),
+        Member(name="fab", attack="attacks.fab:FAB", options={"steps": 2}, source="exact"),
+        Member(name="transfer", attack="attacks.apgd:APGD", options={"steps": 2}, source="twin"),
+        Member(name="square", attack="attacks.square:Square", options={"queries": 2}),
+    )
+    assert black_boxes(members, "victim") == {"transfer", "square"}
+    assert black_boxes(members, "twin") == {"square"}
 
 
 def _member(name, **options):
