@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from attacks.engine import Outcome, run_protocol
-from attacks.escalation import Escalation
-from attacks.finding import Finding
 from attacks.log_probabilities import LogProbabilities, are_probabilities
 from attacks.shell import admit_inputs
-from attacks.soundness import examine
+from attacks.soundness.escalation import Escalation
+from attacks.soundness.examination import examine
+from attacks.soundness.finding import Finding
 from attacks.victim import Access
 from benchmark.access import Subject, access_to, described, slots_for
 from benchmark.environment import provenance

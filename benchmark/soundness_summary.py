@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import asdict
 
-from attacks.escalation import Escalation as Climb
-from attacks.finding import Finding
+from attacks.soundness.escalation import Escalation as Climb
+from attacks.soundness.finding import Finding
 from benchmark.summary import member_result
 from registry import Budget
 from results.record import Escalation, Flag

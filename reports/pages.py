@@ -16,7 +16,7 @@ from reports.html import metric_spec
 from reports.leaderboard import AGGREGATE_MINIMUM, Leaderboard, Row, Standings
 
 AUDIT_SAMPLES = 256
-"""Largest number of samples that soundness probes look at, as in `attacks.audit`."""
+"""Largest number of samples that soundness probes look at, as in `attacks.soundness.audit`."""
 BELOW_ROOT = "../"
 """From a page in a folder to the root of the site."""
 

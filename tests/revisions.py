@@ -37,7 +37,13 @@ class Part:
 def parts() -> dict[str, Part]:
     """Returns the engine, every task, and every entry file, by name."""
     load_entries()
-    found = [_part("engine", ENGINE_REVISION, [*_python("attacks"), *_python("attacks/objectives")])]
+    found = [
+        _part(
+            "engine",
+            ENGINE_REVISION,
+            [*_python("attacks"), *_python("attacks/objectives"), *_python("attacks/soundness")],
+        )
+    ]
     scores = [*_python("datasets/metrics"), ROOT / "datasets/tasks/base.py"]
     found += [_part(f"task {t.name}", t.revision, [_module(t.build), *scores]) for t in TASKS]
     for kind, registry in (("dataset", DATASETS), ("defense", DEFENSES), ("protocol", PROTOCOLS)):

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from attacks.engine import Outcome, run_protocol
-from attacks.escalation import Escalation
-from attacks.finding import Finding
-from attacks.soundness import examine
+from attacks.soundness.escalation import Escalation
+from attacks.soundness.examination import examine
+from attacks.soundness.finding import Finding
 from attacks.victim import Access, ModelVictim
 from datasets.batch import Batch
 from datasets.tasks.classification import Classification

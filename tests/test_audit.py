@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from attacks.audit import audit
 from attacks.ball import ball_for
-from attacks.gradient_probe import gradient_findings
 from attacks.judging import FINAL, judge_scores
 from attacks.log_probabilities import LogProbabilities
 from attacks.objectives import OBJECTIVES
+from attacks.soundness.audit import audit
+from attacks.soundness.gradient_probe import gradient_findings
 from attacks.victim import ModelVictim
 from datasets.batch import Batch
 from datasets.tasks.classification import Classification

@@ -7,15 +7,15 @@ import torch
 from scipy.stats import binomtest
 from torch import nn
 
-from attacks.comparisons import Comparison, black_boxes, compare
-from attacks.convergence import below_constant, noisy_gradient, unbounded_survivors
 from attacks.engine import run_protocol
 from attacks.finite_differences import FiniteDifferences
-from attacks.fresh import Cell, audit_rows, run_fresh
-from attacks.ledger import Ledger
 from attacks.random_search import RandomSearch
-from attacks.views import View, first_view
-from attacks.witness import witnesses
+from attacks.soundness.comparisons import Comparison, black_boxes, compare
+from attacks.soundness.convergence import below_constant, noisy_gradient, unbounded_survivors
+from attacks.soundness.fresh import Cell, audit_rows, run_fresh
+from attacks.soundness.ledger import Ledger
+from attacks.soundness.views import View, first_view
+from attacks.soundness.witness import witnesses
 from datasets.batch import Batch
 from datasets.tasks.segmentation import Segmentation
 from registry import Member, Randomness

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from attacks.hidden_paths import declare_stages, inner_logits, inner_network
-from attacks.views import all_views, first_view, private
+from attacks.soundness.hidden_paths import declare_stages, inner_logits, inner_network
+from attacks.soundness.views import all_views, first_view, private
 from registry import CellFacts
 from tests.soundness_toys import MARGIN, SHAPE, Rounded, Saturating, Scaled, cell, examined, flat_linear
 from tests.toys import Quantise, Sine, batch_for, cnn, images

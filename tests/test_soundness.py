@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from attacks import soundness
 from attacks.engine import run_protocol
-from attacks.soundness import examine
+from attacks.soundness import examination as soundness
+from attacks.soundness.examination import examine
 from benchmark.soundness_summary import escalation_of, flags_of
 from registry import Member, Randomness, linf
 from results import verdict
@@ -58,7 +58,7 @@ def short_rungs():
     """Shortens the last rungs; what they find is tested with the attacks themselves."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in (("QUERIES", 200), ("DECISIONS", 200), ("ESTIMATES", 1), ("LONGER", 2)):
-            patch.setattr(f"attacks.escalation.{name}", value)
+            patch.setattr(f"attacks.soundness.escalation.{name}", value)
         yield
 
 
@@ -176,7 +176,7 @@ def test_an_escalation_that_raises_is_unfinished(monkeypatch):
     def fail(*arguments):
         raise MemoryError("too large")
 
-    monkeypatch.setattr("attacks.escalation.all_views", fail)
+    monkeypatch.setattr("attacks.soundness.escalation.all_views", fail)
     found = examined(ROUNDED, LINEAR)
     assert found.escalation.failure == "MemoryError: too large"
 

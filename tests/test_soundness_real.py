@@ -9,7 +9,7 @@ import pytest
 from torch import nn
 
 from attacks.engine import run_protocol
-from attacks.soundness import examine
+from attacks.soundness.examination import examine
 from attacks.victim import Access, ModelVictim
 from datasets.tasks.base import task_for
 from defenses.build import defended_model

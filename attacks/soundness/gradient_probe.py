@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from attacks.ball import Ball
 from attacks.draws import KeyedRandom
-from attacks.finding import Finding
 from attacks.objectives import objective_for
+from attacks.soundness.finding import Finding
 from attacks.victim import Answer, ModelVictim, Objective
 from datasets.batch import Batch
 from datasets.tasks.base import Outputs

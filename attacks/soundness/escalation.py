@@ -15,14 +15,14 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from attacks.comparisons import STEPS
-from attacks.convergence import largest_option
 from attacks.engine import BudgetOutcome, MemberOutcome
-from attacks.finding import Finding
-from attacks.fresh import Cell, FreshRun, knowledge_of, run_fresh
-from attacks.ledger import Ledger
-from attacks.views import View, all_views
-from attacks.witness import witnesses
+from attacks.soundness.comparisons import STEPS
+from attacks.soundness.convergence import largest_option
+from attacks.soundness.finding import Finding
+from attacks.soundness.fresh import Cell, FreshRun, knowledge_of, run_fresh
+from attacks.soundness.ledger import Ledger
+from attacks.soundness.views import View, all_views
+from attacks.soundness.witness import witnesses
 from registry import Knowledge, Member, Norm, Randomness
 
 _log = logging.getLogger(__name__)

@@ -8,18 +8,24 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from attacks.audit import AUDIT_SAMPLES, audit
 from attacks.ball import Ball, ball_for, support_mask
-from attacks.comparisons import Comparisons
-from attacks.convergence import below_constant, largest_option, noisy_gradient, not_converged, unbounded_survivors
 from attacks.engine import BudgetOutcome, Outcome
-from attacks.escalation import Escalation, Escalator
-from attacks.finding import Finding
-from attacks.fresh import Cell, audit_rows
-from attacks.gradient_probe import gradient_findings
-from attacks.ledger import PROBES, Ledger
+from attacks.soundness.audit import AUDIT_SAMPLES, audit
+from attacks.soundness.comparisons import Comparisons
+from attacks.soundness.convergence import (
+    below_constant,
+    largest_option,
+    noisy_gradient,
+    not_converged,
+    unbounded_survivors,
+)
+from attacks.soundness.escalation import Escalation, Escalator
+from attacks.soundness.finding import Finding
+from attacks.soundness.fresh import Cell, audit_rows
+from attacks.soundness.gradient_probe import gradient_findings
+from attacks.soundness.ledger import PROBES, Ledger
+from attacks.soundness.views import View, first_view, objectives_of, private
 from attacks.victim import Access
-from attacks.views import View, first_view, objectives_of, private
 from datasets.batch import Batch
 from registry import AttackProtocol, CellFacts, Norm
 

@@ -8,14 +8,14 @@ import torch
 from scipy.stats import binomtest
 from torch import Tensor
 
-from attacks.comparisons import RESTARTS, STEPS
 from attacks.engine import BudgetOutcome
-from attacks.finding import Finding
-from attacks.fresh import Cell, FreshRun, knowledge_of, run_fresh, worse
 from attacks.objectives import objective_for
+from attacks.soundness.comparisons import RESTARTS, STEPS
+from attacks.soundness.finding import Finding
+from attacks.soundness.fresh import Cell, FreshRun, knowledge_of, run_fresh, worse
+from attacks.soundness.views import View
+from attacks.soundness.witness import witnesses
 from attacks.victim import Draws
-from attacks.views import View
-from attacks.witness import witnesses
 from datasets.tasks.base import Task
 from registry import Knowledge, Member, Norm, Randomness, linf
 from registry.threat_model import EVERYTHING

@@ -14,9 +14,9 @@ from scipy.stats import binomtest
 from torch import Tensor
 
 from attacks.engine import BudgetOutcome
-from attacks.finding import Finding
-from attacks.fresh import Cell, FreshRun, knowledge_of, run_fresh
-from attacks.views import View
+from attacks.soundness.finding import Finding
+from attacks.soundness.fresh import Cell, FreshRun, knowledge_of, run_fresh
+from attacks.soundness.views import View
 from registry import Budget, Knowledge, Member
 
 RESTARTS, STEPS = 5, 40

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from attacks.engine import BudgetOutcome, MemberOutcome, Outcome
-from attacks.fresh import Cell, FreshRun, worse
+from attacks.soundness.fresh import Cell, FreshRun, worse
 from attacks.victim import ModelVictim
 from registry import Member
 
@@ -107,7 +107,7 @@ class Ledger:
 def _as_one(members: list[MemberOutcome], attempted: int, robust_after: float) -> MemberOutcome:
     names = ("lowered", "broken", "violations", "no_gradient", "forwards", "backwards", "seconds")
     return MemberOutcome(
-        member=Member(name=PROBES, attack="attacks.soundness:examine", objective=""),
+        member=Member(name=PROBES, attack="attacks.soundness.examination:examine", objective=""),
         attempted=attempted,
         robust_after=robust_after,
         errors=0,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from attacks.hidden_paths import declare_stages, has_stages, inner_logits, inner_network
+from attacks.soundness.hidden_paths import declare_stages, has_stages, inner_logits, inner_network
 from attacks.victim import Access, ModelVictim, Spent
 from datasets.batch import Batch
 from registry import CellFacts, Member, Need

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from attacks.ball import Ball
-from attacks.finding import Finding
-from attacks.gradient_probe import copy_of, flattened, gradient_findings, in_float64
 from attacks.log_probabilities import LogProbabilities, are_probabilities
 from attacks.shell import modules_in_training_mode
+from attacks.soundness.finding import Finding
+from attacks.soundness.gradient_probe import copy_of, flattened, gradient_findings, in_float64
 from attacks.victim import ModelVictim
 from datasets.batch import Batch
 from datasets.tasks.base import model_outputs
