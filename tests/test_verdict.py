@@ -150,14 +150,14 @@ def test_rule(record: EvaluationRecord, status: VerdictStatus, reason: str | Non
     assert verdict([from_json(to_json(record), "memory")], RANKED) == answer
 
 
-@pytest.mark.parametrize(("after", "status"), [(0.25, CONTESTED), (0.75, VERIFIED)])
-def test_other_budgets_are_not_escalated(after: float, status: VerdictStatus) -> None:
-    """Where the escalation found more, the protocol's attacks were too weak at every budget."""
+@pytest.mark.parametrize("after", [0.25, 0.75])
+def test_other_budgets_are_not_escalated(after: float) -> None:
+    """A gradient that was flagged at the ranked budget is no better at the others, where less was spent."""
     smaller = example_budget(0.75, eps=2 / 255, n=500)
     record = _record(budgets=(smaller, example_budget(after, n=500)), n_planned=500)
     record = replace(record, escalation=_escalation(robust_after=after))
     answer = verdict([record], linf(2 / 255))
-    assert answer.status is status
+    assert answer.status is CONTESTED
     assert verdict([record], RANKED).status is VERIFIED
     assert ("the escalation ran at Linf 4/255 only" in answer.reasons[0]) == (status is CONTESTED)
 
