@@ -16,7 +16,9 @@ from datasets.batch import Batch
 from registry import Randomness
 
 CONFIRM_EVERY = 8
-"""Steps of a row between two canonical passes where a pass costs all slots, however few rows it has."""
+"""Steps of a row between two canonical passes where a pass costs many slots, however few rows it has."""
+FEW = 16
+"""Slots that a pass may cost at least without being rare."""
 
 
 @dataclass(kw_only=True)
@@ -45,7 +47,7 @@ class Candidates:
     def __post_init__(self) -> None:
         self._deterministic = self.judge.randomness is Randomness.NONE
         self._direct = self.scorer is self.judge and self._deterministic
-        self._every = CONFIRM_EVERY if self.judge.padded else 1
+        self._every = CONFIRM_EVERY if self.judge.fewest > FEW else 1
         self._waiting: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def begin(self, rows: Rows) -> None:

@@ -1,4 +1,4 @@
-"""Measures whether a row's outputs depend on how many rows are computed together."""
+"""Measures from how many rows on a row's outputs no longer depend on how many are computed together."""
 
 from __future__ import annotations
 
@@ -8,28 +8,35 @@ import torch
 from torch import Tensor
 
 from attacks.queries import Answer
-from attacks.victim import ModelVictim
+from attacks.victim import FEWEST_ROWS, ModelVictim
 from datasets.batch import Batch
 from datasets.tasks.base import Outputs
 
+PROBED = (2, 3, 5, 6, 7, 9, 11, 13, 15, 17, 19, 23, 31, 33, 47, 63, 65, 95)
+"""Sizes of a batch that are compared with the largest: odd ones, and the neighbours of powers of two."""
 
-def rows_are_steady(victim: ModelVictim, batch: Batch) -> bool:
-    """Returns whether outputs and gradients of a row are the same bits in batches of 2 rows up to all slots.
 
-    Where they are, short batches need no padding. The model is probed as a copy, which leaves no state behind.
+def fewest_steady_rows(victim: ModelVictim, batch: Batch) -> int:
+    """Returns the smallest power of two of rows from which outputs and gradients of a row stay the same bits.
+
+    Shorter batches are filled up to so many rows. Kernels differ where a batch is small or is split over threads; where
+    nothing under all slots is steady, all slots are returned. The model is probed as a copy, which leaves no state
+    behind.
 
     Args:
         victim: What is to be queried.
         batch: Some samples; they are repeated until all slots are filled.
     """
-    rows = torch.arange(victim.slots, device=batch.inputs.device) % len(batch)
-    full = batch.take(rows)
-    probe = ModelVictim(
-        copy.deepcopy(victim.model), victim.task, slots=victim.slots, padded=False, randomness=victim.randomness
-    )
+    slots = victim.slots
+    full = batch.take(torch.arange(slots, device=batch.inputs.device) % len(batch))
+    probe = ModelVictim(copy.deepcopy(victim.model), victim.task, slots=slots, randomness=victim.randomness)
+    probe.fewest = FEWEST_ROWS
     whole = _answer(probe, full)
-    sizes = {size for size in (2, 3, 7, 16, 33, victim.slots // 2, victim.slots - 1) if 2 <= size < victim.slots}
-    return all(_same(_answer(probe, full.take(slice(0, size))), whole, size) for size in sorted(sizes))
+    sizes = sorted({size for size in (*PROBED, slots // 2, slots - 1) if FEWEST_ROWS <= size < slots}, reverse=True)
+    for size in sizes:
+        if not _same(_answer(probe, full.take(slice(0, size))), whole, size):
+            return min(slots, 2 ** size.bit_length())
+    return FEWEST_ROWS
 
 
 def _answer(victim: ModelVictim, batch: Batch) -> Answer:

@@ -18,6 +18,9 @@ from datasets.batch import Batch
 from datasets.tasks.base import Outputs, Task, model_outputs
 from registry import Randomness
 
+FEWEST_ROWS = 2
+"""Rows of the shortest physical batch: one row alone has kernels of its own."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Access:
@@ -41,13 +44,14 @@ class Access:
 class ModelVictim:
     """A torch module as a victim, evaluated in physical batches of at most a fixed number of slots.
 
-    Kernels may differ with the batch size; with all slots filled a row's outputs do not depend on its neighbours.
+    Kernels may differ with the batch size; with enough slots filled a row's outputs do not depend on its neighbours.
 
     Args:
         model: Module in eval mode that maps inputs in [0, 1] to raw outputs; see `model_outputs`.
         task: What a score is.
         slots: Rows of a physical batch.
-        padded: Fill short batches up to all slots with their last row. Not needed where `rows_are_steady`.
+        fewest: Rows up to which short batches are filled with their last row; all slots unless `fewest_steady_rows`
+            says less.
         randomness: Where the model draws random numbers.
         seed: Seed of the model's own draws.
         frozen_draw: Index of the one draw that every query sees, whatever it asks for; None for the draws asked for.
@@ -60,7 +64,7 @@ class ModelVictim:
         task: Task,
         *,
         slots: int = 32,
-        padded: bool = True,
+        fewest: int | None = None,
         randomness: Randomness = Randomness.NONE,
         seed: int = 0,
         frozen_draw: int | None = None,
@@ -69,7 +73,7 @@ class ModelVictim:
         self.model = model
         self.task = task
         self.slots = slots
-        self.padded = padded
+        self.fewest = slots if fewest is None else min(fewest, slots)
         self.randomness = randomness
         self.spent = spent or Spent()
         self._frozen_draw = frozen_draw
@@ -178,8 +182,8 @@ class ModelVictim:
             return model_outputs(self.model, batch)
 
     def _fill(self, batch: Batch) -> Batch:
-        """Returns the batch with as many rows as a physical one has; one row alone has kernels of its own."""
-        rows = self.slots if self.padded else max(len(batch), min(2, self.slots))
+        """Returns the batch with at least as many rows as the shortest physical one has."""
+        rows = max(len(batch), self.fewest)
         return batch if len(batch) == rows else batch.take(_padding(len(batch), rows, batch.inputs.device))
 
     def _chunks(self, batch: Batch, draws: Draws | None) -> Iterator[tuple[Batch, Tensor | None]]:

@@ -8,7 +8,7 @@ from torch import nn
 
 from attacks.prepare import is_low_precision, prepare
 from attacks.queries import Spent
-from attacks.steady import rows_are_steady
+from attacks.steady import fewest_steady_rows
 from attacks.victim import Access, ModelVictim
 from datasets.batch import Batch
 from datasets.tasks.base import Task
@@ -48,7 +48,8 @@ def access_to(
 
     def victim(model: nn.Module, randomness: Randomness = Randomness.NONE, **options) -> ModelVictim:
         made = ModelVictim(model, subject.task, slots=slots, randomness=randomness, seed=seed, spent=spent, **options)
-        made.padded = not (protocol.budgets and rows_are_steady(made, batch))
+        if protocol.budgets:
+            made.fewest = fewest_steady_rows(made, batch)
         return made
 
     def fastest(model: nn.Module, *, low_precision: bool = True) -> nn.Module | None:
@@ -86,4 +87,4 @@ def described(access: Access) -> str:
     """Returns how the model was searched, for people: the size of physical batches and the copy in its place."""
     copy = "itself" if access.search is access.victim else "as a copy"
     precision = " in bfloat16" if is_low_precision(access.search.model) else ""
-    return f"{access.victim.slots} {'slots' if access.victim.padded else 'rows at most'}, searched {copy}{precision}"
+    return f"{access.victim.fewest} to {access.victim.slots} rows, searched {copy}{precision}"

@@ -12,9 +12,9 @@ SUITES.add(
         name="smoke",
         title="Does everything work: generated data, three defenses, a few minutes on 2 CPU cores.",
         datasets=("phantom2", "phantomseg"),
-        defenses=("Undefended", "Madry2018PGDAT", "JPEG"),
+        defenses=("Undefended", "Madry2018PGDAT", "MedianFilter"),
         protocols=("clean", "standard"),
-        n_samples=16,
+        n_samples=12,
     )
 )
 SUITES.add(

@@ -33,7 +33,7 @@ def test_the_slots_are_halved_until_they_fit(small_memory):
     data = (batch.inputs, batch.targets["label"])
     record = evaluate(model, data, task="classification", protocol="clean")
     assert list(dict.fromkeys(small_memory))[:3] == [128, 64, 32]
-    assert record.provenance.device.endswith(f"{FITS} slots, searched itself")
+    assert record.provenance.device.endswith(f"{FITS} rows, searched itself")
     assert record.failure is None
 
 

@@ -1,10 +1,10 @@
-"""Rows that do not depend on how many are computed together need no padding; the others keep it."""
+"""Short batches are filled up to where a row's outputs stop depending on how many are computed together."""
 
 import pytest
 import torch
 from torch import nn
 
-from attacks.steady import rows_are_steady
+from attacks.steady import fewest_steady_rows
 from attacks.victim import ModelVictim
 from datasets.tasks.classification import Classification
 from registry import Randomness
@@ -37,23 +37,23 @@ BATCH = batch_for(linear(3), images(5))
 
 
 def test_rows_that_depend_on_nothing_but_themselves_are_steady():
-    assert rows_are_steady(victim(Elementwise()), BATCH)
-    assert rows_are_steady(victim(NoisyInput(Elementwise()), Randomness.SAMPLE), BATCH)
+    assert fewest_steady_rows(victim(Elementwise()), BATCH) == 2
+    assert fewest_steady_rows(victim(NoisyInput(Elementwise()), Randomness.SAMPLE), BATCH) == 2
 
 
-@pytest.mark.parametrize("at", [3, 9, 16])
-def test_a_kernel_chosen_by_the_batch_size_is_seen(at):
-    assert not rows_are_steady(victim(SizeDependent(Elementwise(), at)), BATCH)
+@pytest.mark.parametrize(("at", "fewest"), [(3, 4), (4, 4), (8, 8), (9, 16), (16, 16)])
+def test_short_batches_are_filled_up_to_where_the_kernel_changes(at, fewest):
+    assert fewest_steady_rows(victim(SizeDependent(Elementwise(), at)), BATCH) == fewest
 
 
 def test_dependence_on_neighbours_is_seen():
-    assert not rows_are_steady(victim(BatchDependent(linear(3))), BATCH)
+    assert fewest_steady_rows(victim(BatchDependent(linear(3))), BATCH) == 16
 
 
 def test_the_probe_leaves_no_state_behind():
     model = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(16), nn.Linear(16, 3))  # in training mode: it counts batches
     target = ModelVictim(model, Classification(3), slots=16)
-    rows_are_steady(target, BATCH)
+    fewest_steady_rows(target, BATCH)
     assert int(model[1].num_batches_tracked) == 0
     assert not any(p.grad is not None for p in model.parameters())
 
@@ -66,8 +66,8 @@ def test_short_batches_are_computed_without_padding_where_asked():
             sizes.append(len(inputs))
             return super().forward(inputs)
 
-    for padded in (True, False):
-        target = ModelVictim(Watched(), Classification(3), slots=4, padded=padded)
+    for fewest in (None, 3, 2):
+        target = ModelVictim(Watched(), Classification(3), slots=4, fewest=fewest)
         assert target.outputs(BATCH).shape == (5, 3)
-    assert sizes == [4, 4, 4, 2]  # one row alone has kernels of its own
+    assert sizes == [4, 4, 4, 3, 4, 2]
     assert torch.equal(target.outputs(BATCH), Elementwise()(BATCH.inputs))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
-from sklearn.metrics import balanced_accuracy_score, recall_score, roc_auc_score
+from scipy.stats import rankdata
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -66,15 +66,11 @@ class Classification:
 
     def corpus_metrics(self, facts: Mapping[str, np.ndarray]) -> dict[str, float]:
         label, probabilities = facts["label"], facts["probabilities"]
-        held = np.unique(label)  # `balanced_accuracy_score` is this mean, but warns of predictions outside of it
-        recall = recall_score(label, facts["prediction"], labels=held, average="macro")
-        metrics = {"balanced_accuracy": float(recall)}
+        right, held = facts["prediction"] == label, np.unique(label)
+        metrics = {"balanced_accuracy": float(np.mean([right[label == k].mean() for k in held]))}
         if len(held) == self.n_classes:  # undefined where a class has no sample
-            if self.n_classes == 2:
-                metrics["auroc"] = float(roc_auc_score(label, probabilities[:, 1]))
-            else:
-                probabilities = probabilities / probabilities.sum(1, keepdims=True)
-                metrics["auroc"] = float(roc_auc_score(label, probabilities, multi_class="ovr", average="macro"))
+            shown = (1,) if self.n_classes == 2 else range(self.n_classes)  # one class against the rest
+            metrics["auroc"] = float(np.mean([_area(label == k, probabilities[:, k]) for k in shown]))
         return metrics
 
 
@@ -128,9 +124,20 @@ class MultiLabelClassification:
         both = [k for k in range(self.n_labels) if 0 < labels[:, k].sum() < len(labels)]
         if not both:
             return {}
-        balanced = [balanced_accuracy_score(labels[:, k], facts["predictions"][:, k]) for k in both]
-        areas = [roc_auc_score(labels[:, k], probabilities[:, k]) for k in both]
+        right = facts["predictions"] == labels
+        balanced = [(right[labels[:, k] == 0, k].mean() + right[labels[:, k] == 1, k].mean()) / 2 for k in both]
+        areas = [_area(labels[:, k] == 1, probabilities[:, k]) for k in both]
         return {"balanced_accuracy": float(np.mean(balanced)), "auroc": float(np.mean(areas))}
+
+
+def _area(positive: np.ndarray, scores: np.ndarray) -> float:
+    """Returns the area under the ROC curve: how often a positive sample scores above a negative one, ties half.
+
+    Thousands of resamples are scored, for which `sklearn.metrics.roc_auc_score` takes too long; it is the tests' judge.
+    Source: Hanley and McNeil 1982, Radiology 143, doi 10.1148/radiology.143.1.7063747.
+    """
+    n = int(positive.sum())
+    return float((rankdata(scores)[positive].sum() - n * (n + 1) / 2) / (n * (len(scores) - n)))
 
 
 def build(spec: DatasetSpec) -> Classification | MultiLabelClassification:
