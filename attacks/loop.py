@@ -162,7 +162,7 @@ def _advance(search: Search, rows: Rows, candidates: Candidates) -> None:
         batch, search.objective, progress, gradient=wants_gradient, backward=search.backward, draws=draws
     )
     if search.scorer is not search.source:
-        score = search.scorer.answer(batch, search.objective, progress, gradient=False, draws=draws).score
+        score = search.scorer.answer(batch, _nothing, progress, gradient=False, draws=draws).score
         answer = answer._replace(score=score)
     failed = checked.broken_rows | ~torch.isfinite(answer.objective + answer.score)
     if failed.any():
@@ -172,6 +172,11 @@ def _advance(search: Search, rows: Rows, candidates: Candidates) -> None:
     attack.tell(rows, query._replace(points=checked.points), answer)
     if wants_gradient and search.judge.randomness is Randomness.NONE:
         rows.done = rows.done | _stuck(search, rows, checked.points, answer.gradient)
+
+
+def _nothing(outputs, batch: Batch, progress: Tensor) -> Tensor:
+    """The objective of a query that is asked for its score alone."""
+    return torch.zeros_like(progress)
 
 
 def _stuck(search: Search, rows: Rows, points: Tensor, gradient: Tensor) -> Tensor:

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.experimental.optimization import fuse
 
+from attacks.hardware import knows_bfloat16
+
 _log = logging.getLogger(__name__)
 
 TOLERANCE = 1e-3
@@ -53,15 +55,6 @@ class _LowPrecision(nn.Module):
 def is_low_precision(model: nn.Module) -> bool:
     """Returns whether a model is a copy that computes in bfloat16."""
     return isinstance(model, _LowPrecision)
-
-
-def knows_bfloat16(device: torch.device) -> bool:
-    """Returns whether a device computes in bfloat16 by instructions of its own; elsewhere it would be slower."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return (
-        device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported() and torch.cpu._is_avx512_bf16_supported()
-    )
 
 
 def prepare(model: nn.Module, example: Tensor, *, low_precision: bool = True) -> nn.Module | None:

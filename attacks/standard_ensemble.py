@@ -44,6 +44,7 @@ def members(facts: CellFacts, budget: Budget) -> tuple[Member, ...]:
         ensemble.append(
             Member(name="transfer", attack="attacks.apgd:APGD", options=options, objective=objective, source=Need.TWIN)
         )
+    ensemble += _through_parts(facts, steps, objective, effort=name)
     options = {"queries": queries}
     if stochastic:
         options = {"queries": queries // 4, "eot_samples": 4}  # the same number of evaluations
@@ -51,6 +52,20 @@ def members(facts: CellFacts, budget: Budget) -> tuple[Member, ...]:
         name="square", attack="attacks.square:Square", options=options, objective=objective, pooled=stochastic
     )
     return (*ensemble, square)
+
+
+def _through_parts(facts: CellFacts, steps: int, objective: str, *, effort: str) -> list[Member]:
+    """Attacks that know what a defense of several parts is made of: its bare network, and the features it lives on."""
+    apgd, members = "attacks.apgd:APGD", []
+    draws = 16 if effort == "full" else 4
+    options = {"steps": steps // 2} | ({"eot_samples": draws} if facts.randomness is not Randomness.NONE else {})
+    if facts.has_bare:
+        bare = {"steps": steps // 2}
+        members.append(Member(name="transfer-bare", attack=apgd, options=bare, objective=objective, source=Need.BARE))
+    if facts.has_mechanism and facts.task == "classification":
+        aimed = {"objective": "feature-distance", "source": Need.MECHANISM}
+        members.append(Member(name="apgd-features", attack=apgd, options=options, **aimed))
+    return members
 
 
 def _classification(facts: CellFacts, effort: Mapping[str, int]) -> list[Member]:

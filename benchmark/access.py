@@ -12,7 +12,7 @@ from attacks.steady import fewest_steady_rows
 from attacks.victim import Access, ModelVictim
 from datasets.batch import Batch
 from datasets.tasks.base import Task
-from defenses.stages import declared_stages
+from defenses.stages import declared_stages, hidden_stages, shown
 from registry import AttackProtocol, CellFacts, DatasetSpec, Need, Randomness
 
 
@@ -65,13 +65,20 @@ def access_to(
         search = judge if faster is None else victim(faster)
     if subject.twin is not None and Need.TWIN in protocol.needs:
         surrogates[str(Need.TWIN)] = victim(fastest(subject.twin) or subject.twin)
+    for need in (Need.BARE, Need.MECHANISM):
+        part = shown(subject.model, str(need)) if protocol.budgets else None
+        if part is not None:
+            surrogates[str(need)] = victim(part, subject.randomness)
     facts = CellFacts(
         task=subject.task.spec.name,
         n_classes=subject.spec.n_classes,
         multi_label=subject.spec.multi_label,
         randomness=subject.randomness,
         stages=declared_stages(subject.model),
+        hidden_stages=hidden_stages(subject.model),
         has_twin=str(Need.TWIN) in surrogates,
+        has_bare=str(Need.BARE) in surrogates,
+        has_mechanism=str(Need.MECHANISM) in surrogates,
         n_modalities=len(subject.spec.modalities),
         ranked_budget=subject.spec.ranked_budget,
     )

@@ -107,3 +107,15 @@ def protocol_obstacle(protocol: AttackProtocol, spec: DatasetSpec) -> Obstacle |
         reason=f"the protocol covers {' and '.join(protocol.tasks)}, not {spec.task}",
         remedy=f"nothing to do, unless you want a protocol for {spec.task}",
     )
+
+
+def suit_obstacle(protocol: AttackProtocol, entry: DefenseEntry) -> Obstacle | None:
+    """Returns why a protocol is not made for a defense, or None."""
+    if protocol.suits(entry):
+        return None
+    wanted = [*sorted(protocol.families), *(f"randomness {kind}" for kind in sorted(protocol.randomness))]
+    return Obstacle(
+        reason=f"the protocol is made for {', '.join(wanted)}; this defense is {entry.family}, "
+        f"randomness {entry.randomness}",
+        remedy="nothing to do: its own protocols cover it",
+    )

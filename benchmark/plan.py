@@ -14,6 +14,7 @@ from benchmark.obstacles import (
     defense_obstacle,
     needs_weights,
     protocol_obstacle,
+    suit_obstacle,
     weights_obstacle,
 )
 from benchmark.selection import Registries, Selection
@@ -124,7 +125,7 @@ class _Draft:
             return
         usable = []
         for protocol in protocols:
-            if obstacle := self._twin_obstacle(entry, spec, protocol):
+            if obstacle := suit_obstacle(protocol, entry) or self._twin_obstacle(entry, spec, protocol):
                 self.skip(obstacle, **names, protocol=protocol.name)
             else:
                 usable.append(protocol)

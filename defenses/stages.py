@@ -27,6 +27,34 @@ def declared_stages(model: nn.Module) -> tuple[str, ...]:
     return tuple(name for name, module in model.named_modules() if callable(getattr(module, "bpda_twin", None)))
 
 
+def hidden_stages(model: nn.Module) -> tuple[str, ...]:
+    """Returns the names of the declared stages that do not say `differentiable = True`.
+
+    A purifier is a stage whose gradient is the true one: its stand-in is one more way, not the first.
+    """
+    modules = dict(model.named_modules())
+    return tuple(name for name in declared_stages(model) if not getattr(modules[name], "differentiable", False))
+
+
+class Layered(Protocol):
+    """What a model of several parts shows to attackers; each method is found by its name and may be left out."""
+
+    def bare(self) -> nn.Module:
+        """Returns the network without the defense in front of it: raw logits from images."""
+
+    def mechanism(self) -> nn.Module:
+        """Returns the map from images to the features that the defense lives on, float32 (N, D).
+
+        Source: Tramer et al. 2020, arXiv:2002.08347: an attack aims at what a defense relies on.
+        """
+
+
+def shown(model: nn.Module, name: str) -> nn.Module | None:
+    """Returns what a model shows by the method `name` ("bare" or "mechanism"), or None where it has no such method."""
+    method = getattr(model, name, None)
+    return method().eval() if callable(method) else None
+
+
 class Preprocessed(nn.Module):
     """A network behind a transformation of its inputs: net(transform(inputs)).
 

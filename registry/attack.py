@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from registry.defense import Paper, Randomness
+from registry.defense import DefenseEntry, Family, Paper, Randomness
 from registry.errors import InvalidEntryError
 from registry.lazy import Reference, reference_name, resolve
 from registry.threat_model import Budget, ThreatKind, ThreatModel, linf
@@ -21,6 +21,8 @@ class Need(StrEnum):
     """The model without its declared pre-processing or purifier."""
     FROZEN_DRAW = "frozen_draw"
     """The victim with one draw of its noise held fixed."""
+    MECHANISM = "mechanism"
+    """The features that the defense lives on, e.g. a purifier's latent code; it has no scores of its own."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,8 +39,14 @@ class CellFacts:
     """Where the defense draws random numbers."""
     stages: tuple[str, ...] = ()
     """Declared pre-processing stages, each with a differentiable stand-in for BPDA."""
+    hidden_stages: tuple[str, ...] = ()
+    """Those of them whose own gradient is not the true one, so that their stand-in is the first way to a gradient."""
     has_twin: bool = True
     """Whether an undefended twin other than the victim itself exists."""
+    has_bare: bool = False
+    """Whether the model shows its network without the defense in front of it, see `defenses.stages`."""
+    has_mechanism: bool = False
+    """Whether the model shows the features that the defense lives on, see `defenses.stages`."""
     n_modalities: int = 1
     """Number of modalities."""
     ranked_budget: Budget = field(default_factory=lambda: linf(4 / 255))
@@ -99,7 +107,11 @@ class AttackProtocol:
     members: Reference
     """`members(facts: CellFacts, budget: Budget) -> tuple[Member, ...]`, in the order they run."""
     needs: frozenset[Need] = frozenset()
-    """Surrogates that must be there."""
+    """Surrogates that must be there beside the victim: the twin, which is trained; a model shows the others itself."""
+    families: frozenset[Family] = frozenset()
+    """Families of defenses it is made for; empty for all."""
+    randomness: frozenset[Randomness] = frozenset()
+    """Kinds of randomness it is made for; empty for all."""
     ranks: bool = False
     """Whether its worst case may rank a row."""
     reference: Paper | None = None
@@ -123,6 +135,11 @@ class AttackProtocol:
                 f"protocol {self.name}: budgets are in {self.threat_model.norm}, got {', '.join(sorted(strangers))}"
             )
 
+    def suits(self, entry: DefenseEntry) -> bool:
+        """Returns whether the protocol is made for a defense."""
+        fits = not self.families or entry.family in self.families
+        return fits and (not self.randomness or entry.randomness in self.randomness)
+
     def ensemble(self, facts: CellFacts, budget: Budget) -> tuple[Member, ...]:
         """Returns the members that run in a cell with these facts at this budget."""
         members = tuple(resolve(self.members)(facts, budget))
@@ -141,6 +158,8 @@ class AttackProtocol:
             "tasks": list(self.tasks),
             "members": reference_name(self.members),
             "needs": sorted(self.needs),
+            "families": sorted(self.families),
+            "randomness": sorted(self.randomness),
             "ranks": self.ranks,
             "reference": self.reference.card() if self.reference else None,
             "revision": self.revision,

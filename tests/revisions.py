@@ -103,10 +103,32 @@ def _implementation(kind: str, entry) -> list[Path]:
         reader = _module(reference_name(entry.reader))
         return sorted(reader.parent.glob(f"{reader.stem}*.py"))
     if kind == "defense":
-        shared = [*_python("defenses/recipes"), *_python("defenses/architectures")] if entry.recipe else []
-        named = [entry.build, *([entry.certificate] if entry.certificate else [])]
-        return [*(_module(reference_name(reference)) for reference in named), *shared]
+        named = [entry.build, entry.certificate, entry.recipe.train if entry.recipe else None]
+        return sorted(_with_imports(_module(reference_name(reference)) for reference in named if reference))
     return []
+
+
+def _with_imports(modules: Iterable[Path]) -> set[Path]:
+    """Returns files and what they import of `defenses`, directly or not: the model and its training."""
+    found: set[Path] = set()
+    waiting = [path for path in modules if path.is_file()]
+    while waiting:
+        path = waiting.pop()
+        if path not in found:
+            found.add(path)
+            waiting += [below for below in _imports(path) if below.is_file()]
+    return found
+
+
+def _imports(path: Path) -> list[Path]:
+    """Returns the files of `defenses` that a file imports, anywhere in it; both of `from package import module`."""
+    files = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("defenses"):
+            files += [_module(node.module), *(_module(f"{node.module}.{name.name}") for name in node.names)]
+        elif isinstance(node, ast.Import):
+            files += [_module(name.name) for name in node.names if name.name.startswith("defenses")]
+    return files
 
 
 def _module(reference: str) -> Path:

@@ -1,6 +1,18 @@
 """Attacks that know the trick of a defense; they never rank, but lower the best-known number."""
 
-from registry import PROTOCOLS, AttackProtocol, Budget, CellFacts, Member, Need, Randomness, ThreatModel, linf
+from registry import (
+    PROTOCOLS,
+    AttackProtocol,
+    Budget,
+    CellFacts,
+    Family,
+    Member,
+    Need,
+    Paper,
+    Randomness,
+    ThreatModel,
+    linf,
+)
 
 APGD = "attacks.apgd:APGD"
 
@@ -29,6 +41,32 @@ def bare_members(facts: CellFacts, budget: Budget) -> tuple[Member, ...]:
     return tuple(members)
 
 
+def purifier_members(facts: CellFacts, budget: Budget) -> tuple[Member, ...]:
+    """Returns long runs against a purifier: end to end, through the identity, from its bare network, on its features.
+
+    The gradient of a stochastic purifier is averaged over 16 draws where it is followed end to end.
+    """
+    stochastic = facts.randomness is not Randomness.NONE
+    averaged = {"eot_samples": 16} if stochastic else {}
+    end_to_end = {"steps": 100, "restarts": 1 if stochastic else 5} | averaged
+    members = [Member(name="apgd-end-to-end", attack=APGD, options=end_to_end, objective="margin")]
+    if stochastic:
+        members.append(Member(name="apgd-pooled", attack=APGD, options=end_to_end, objective="margin", pooled=True))
+    if facts.stages:
+        bpda = {"steps": 100, "step_size": 0.1, "restarts": 2}
+        pgd = "attacks.gradient:PGD"
+        members.append(Member(name="pgd-bpda", attack=pgd, options=bpda, objective="margin", backward="bpda"))
+    long = {"steps": 100, "restarts": 5}
+    if facts.has_bare:
+        members.append(Member(name="transfer-bare", attack=APGD, options=long, objective="margin", source=Need.BARE))
+    if facts.has_mechanism:
+        options, aim = {"steps": 100, "restarts": 2} | averaged, "feature-distance"
+        members.append(Member(name="apgd-features", attack=APGD, options=options, objective=aim, source=Need.MECHANISM))
+    if facts.has_twin:
+        members.append(Member(name="transfer", attack=APGD, options=long, objective="margin", source=Need.TWIN))
+    return tuple(members)
+
+
 PROTOCOLS.add(
     AttackProtocol(
         name="adaptive:bare",
@@ -38,5 +76,24 @@ PROTOCOLS.add(
         tasks=("classification",),
         members=bare_members,
         needs=frozenset({Need.TWIN}),
+    )
+)
+PROTOCOLS.add(
+    AttackProtocol(
+        name="adaptive:purifier",
+        title="Long runs against a purifier: end to end, BPDA, from its bare network, on its features",
+        threat_model=ThreatModel(),
+        budgets=(linf(4 / 255), linf(8 / 255)),
+        tasks=("classification",),
+        members=purifier_members,
+        needs=frozenset({Need.TWIN}),
+        families=frozenset({Family.PURIFICATION}),
+        reference=Paper(
+            title="Evaluating the Adversarial Robustness of Adaptive Test-time Defenses",
+            authors="Croce et al.",
+            year=2022,
+            url="https://arxiv.org/abs/2202.13711",
+            venue="ICML",
+        ),
     )
 )

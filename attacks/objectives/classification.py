@@ -81,6 +81,24 @@ class DifferenceOfLogitsRatio:
         return margin / (ordered[:, 0] - ordered[:, 2] + 1e-12)
 
 
+class FeatureDistance:
+    """Distance of features from those of the original, for sources whose outputs are features and not logits.
+
+    Source: Tramer et al. 2020, arXiv:2002.08347, section 4: the objective is aimed at what the defense relies on.
+    """
+
+    def __init__(self, task: Task) -> None:
+        pass
+
+    def aim(self, features: Tensor, batch: Batch, restart: Tensor) -> Batch:
+        """Returns the batch with "goal", the features (N, D) of the originals."""
+        return batch.with_target("goal", features)
+
+    def __call__(self, features: Tensor, batch: Batch, progress: Tensor) -> Tensor:
+        """Returns (N,), the squared Euclidean distance of features (N, D)."""
+        return (features - batch.targets["goal"]).square().sum(1)
+
+
 def _one_label(task: Task, name: str) -> None:
     if hasattr(task, "n_labels"):
         raise InvalidEntryError(f"objective {name} is for one label a sample, this task has several; take margin")
@@ -91,4 +109,5 @@ OBJECTIVES = {
     "margin": Margin,
     "targeted-margin": TargetedMargin,
     "dlr": DifferenceOfLogitsRatio,
+    "feature-distance": FeatureDistance,
 }

@@ -118,7 +118,7 @@ def with_model(victim: ModelVictim, model: nn.Module, spent: Spent | None = None
 
 def first_view(access: Access, facts: CellFacts, eot_samples: int = 1) -> View:
     """Returns the gradient that a protocol follows: the true one, or BPDA where the entry declares stages for it."""
-    if facts.stages:
+    if facts.hidden_stages:
         return View(name=BPDA, access=access, backward="bpda", eot_samples=eot_samples)
     return View(name=TRUE, access=access, eot_samples=eot_samples)
 
@@ -147,5 +147,6 @@ def all_views(access: Access, some: Batch, eot_samples: int = 1) -> tuple[View, 
         bare = {str(Need.BARE): with_model(access.victim, network)}
         wrapped = replace(access, surrogates={**access.surrogates, **bare})
         views.append(View(name=BARE, access=wrapped, source=str(Need.BARE), eot_samples=eot_samples))
-    others = [View(name=str(name), access=access, source=str(name)) for name in sorted(access.surrogates)]
+    scored = sorted(name for name in access.surrogates if name != Need.MECHANISM)
+    others = [View(name=str(name), access=access, source=str(name)) for name in scored]
     return (*views, *others)

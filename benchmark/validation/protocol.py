@@ -52,12 +52,14 @@ def _members(protocol: AttackProtocol, task: str) -> str:
 
 def _admit(protocol: AttackProtocol, facts: CellFacts, member: Member) -> None:
     """Raises Unmet where a member needs what the protocol does not ask for, or the cell does not have."""
-    if member.source == "victim":
-        return
-    if Need(member.source) not in protocol.needs:
+    if member.source == Need.TWIN and Need.TWIN not in protocol.needs:
         raise Unmet(f"{member.name} attacks through {member.source!r}: add it to `needs` of the protocol")
     if member.source == Need.TWIN and not facts.has_twin:
         raise Unmet(f"{member.name} attacks through the twin in a cell without one; look at facts.has_twin")
+    if member.source == Need.BARE and not facts.has_bare:
+        raise Unmet(f"{member.name} attacks through a bare network in a cell without one; look at facts.has_bare")
+    if member.source == Need.MECHANISM and not facts.has_mechanism:
+        raise Unmet(f"{member.name} attacks features in a cell without any; look at facts.has_mechanism")
 
 
 def _kinds(task: str) -> Iterator[CellFacts]:
@@ -65,6 +67,8 @@ def _kinds(task: str) -> Iterator[CellFacts]:
     classes = (2, 3, 4, 11)
     for n, randomness, stages, twin in product(classes, Randomness, ((), ("Stage",)), (True, False)):
         yield CellFacts(task=task, n_classes=n, randomness=randomness, stages=stages, has_twin=twin)
+    for randomness, parts in product(Randomness, (True, False)):
+        yield CellFacts(task=task, n_classes=2, randomness=randomness, has_bare=parts, has_mechanism=not parts)
     if task == "classification":
         yield CellFacts(task=task, n_classes=14, multi_label=True)
 

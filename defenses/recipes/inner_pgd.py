@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from attacks.ball import Ball
+from attacks.hardware import knows_bfloat16
 from datasets.batch import Batch
 from datasets.tasks import Task
 from defenses.recipes.modes import eval_mode
@@ -40,10 +41,11 @@ def inner_pgd(model: nn.Module, inputs: Tensor, start: Tensor, loss: Loss, optio
     ball = Ball(norm=Norm(options.norm), originals=inputs, eps=inputs.new_tensor(options.eps))
     adversarials = ball.project(start)
     length = options.step_length(steps)
+    low = options.bfloat16 and knows_bfloat16(inputs.device)
     with eval_mode(model):
         for _ in range(steps):
             adversarials.requires_grad_(True)
-            with torch.autocast(inputs.device.type, torch.bfloat16, enabled=options.bfloat16):
+            with torch.autocast(inputs.device.type, torch.bfloat16, enabled=low):
                 outputs = model(adversarials)
             total = loss(outputs.to(torch.float32)).sum()
             (gradient,) = torch.autograd.grad(total, adversarials)

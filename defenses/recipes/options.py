@@ -57,7 +57,7 @@ class InnerOptions:
     validation_steps: int = 10
     """Gradient steps of the attack on the validation split that selects the epoch."""
     bfloat16: bool = False
-    """Compute the inner gradients in bfloat16: about twice as fast where the hardware knows it."""
+    """Compute the inner gradients in bfloat16 where the hardware has instructions for it, about twice as fast."""
 
     def __post_init__(self) -> None:
         if self.norm not in (Norm.LINF, Norm.L2):

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from attacks.hardware import training_layout
 from datasets.batch import Batch, Dataset, Split
 from datasets.tasks import Task, task_for
 from defenses.recipes.augmentation import augment
@@ -79,7 +80,7 @@ def fit(
     steps = math.ceil(len(train) / options.batch_size) * options.epochs
     selection, done = _Selection(), 0
     with seeded(seed, device) as generator:
-        model.to(device=device, memory_format=torch.channels_last)
+        model.to(device=device, memory_format=training_layout(model, device))
         optimizer, scheduler = _optimizer(model, options, steps)
         for epoch in range(1, options.epochs + 1):
             losses = []
