@@ -60,9 +60,10 @@ def access_to(
     if subject.randomness is not Randomness.NONE:
         surrogates[str(Need.FROZEN_DRAW)] = victim(subject.model, subject.randomness, frozen_draw=0)
     elif protocol.budgets:
-        fast, faster = fastest(subject.model, low_precision=False), fastest(subject.model)
-        exact = judge if fast is None else victim(fast)
-        search = judge if faster is None else victim(faster)
+        fast = fastest(subject.model)
+        search = exact = judge if fast is None else victim(fast)
+        if fast is not None and is_low_precision(fast):
+            exact = victim(fastest(subject.model, low_precision=False) or subject.model)
     if subject.twin is not None and Need.TWIN in protocol.needs:
         surrogates[str(Need.TWIN)] = victim(fastest(subject.twin) or subject.twin)
     for need in (Need.BARE, Need.MECHANISM):

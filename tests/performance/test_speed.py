@@ -20,15 +20,12 @@ from attacks.third_party import PublishedAutoAttack
 from attacks.victim import Access, ModelVictim
 from benchmark.access import Subject, access_to, slots_for
 from datasets.batch import Batch
-from datasets.locate import data_root
-from datasets.tasks.base import task_for
-from defenses.build import defended_model
-from registry import DATASETS, DEFENSES, AttackProtocol, Member, ThreatModel, linf, load_entries
-from registry.errors import DataError
+from registry import Member, ThreatModel, linf
+from tests.performance.models import fixed, number, protocol, subject
 
 pytestmark = pytest.mark.slow
 BUDGET = linf(4 / 255)
-IMAGES = int(os.environ.get("MEDROBUST_SPEED_IMAGES", "100"))
+IMAGES = number("IMAGES", 100)
 DATASET = os.environ.get("MEDROBUST_SPEED_DATASET", "pneumoniamnist")
 GOALS = {"Undefended": 6.0, "Madry2018PGDAT": 3.0}
 
@@ -48,34 +45,15 @@ def members(n_classes: int) -> tuple[Member, ...]:
     return (first, apgd, fab, square)
 
 
-def subject(defense: str) -> tuple[Subject, Batch]:
-    """Returns a committed model and test images."""
-    load_entries()
-    try:
-        dataset = DATASETS[DATASET].load(data_root(None))
-    except DataError as error:
-        pytest.skip(str(error))
-    model, _ = defended_model(DEFENSES[defense], dataset.spec, 0, None)
-    batch = dataset.splits["test"].take(range(min(IMAGES, len(dataset.splits["test"]))))
-    return Subject(model=model, task=task_for(dataset.spec), spec=dataset.spec), batch
-
-
 def ours(model: Subject, batch: Batch, *, prepared: bool) -> tuple[torch.Tensor, float, ModelVictim]:
     """Returns the verdicts of the engine, its CPU seconds and the victim that holds the counts."""
     ensemble = members(model.spec.n_classes)
-    protocol = AttackProtocol(
-        name="speed",
-        title="The published ensemble's members",
-        threat_model=ThreatModel(),
-        budgets=(BUDGET,),
-        tasks=("classification",),
-        members=lambda facts, budget: ensemble,
-    )
+    rules = protocol(fixed(*ensemble), (BUDGET,))
     started = time.process_time()
-    access, facts = access_to(model, batch, protocol, slots=slots_for("cpu"), seed=0)
+    access, facts = access_to(model, batch, rules, slots=slots_for("cpu"), seed=0)
     if not prepared:
         access = Access(victim=access.victim, search=access.victim)
-    outcome = run_protocol(access, batch, protocol, facts).budgets[0]
+    outcome = run_protocol(access, batch, rules, facts).budgets[0]
     seconds = time.process_time() - started
     for member in outcome.members:
         counts = f"{member.attempted} attempted, {member.broken} broken, {member.forwards} forwards"
@@ -98,7 +76,7 @@ def theirs(model: Subject, batch: Batch) -> tuple[torch.Tensor, float, ModelVict
 
 @pytest.mark.parametrize("defense", GOALS)
 def test_the_engine_is_faster_and_no_weaker(defense):
-    model, batch = subject(defense)
+    model, batch = subject(defense, DATASET, IMAGES)
     print(f"\n{defense} on {len(batch)} images of {DATASET}, {BUDGET.label}, load {os.getloadavg()[0]:.1f}")
     results = {
         "engine": ours(model, batch, prepared=True),
