@@ -6,9 +6,12 @@ import fnmatch
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
+
 from datasets.batch import Dataset
 from defenses import checkpoints
 from defenses.build import build_untrained, defended_model
+from defenses.recipes.resumption import resumable
 from defenses.seeding import seeded
 from registry import DEFENSES, DefenseEntry, Recipe, resolve
 from registry.errors import InvalidEntryError
@@ -24,6 +27,8 @@ def train_defense(
     progress: Callable[[float, str], None] | None = None,
 ) -> Path:
     """Trains a defense on a data set and writes its weights below a folder.
+
+    The state of an unfinished training lies beside where the weights will be; the same call goes on from it.
 
     Args:
         entry: Must have a recipe; the weights of its base are looked for in the repository and below `folder`.
@@ -49,7 +54,6 @@ def train_defense(
     with seeded(seed, device):
         model = build_untrained(entry, dataset.spec, base=base)
     options = merged_options(entry.recipe, dataset.spec.name)
-    training = resolve(entry.recipe.train)(model, dataset, options, seed=seed, device=device, progress=progress)
     path = checkpoints.checkpoint_path(folder, entry.name, dataset.spec.name, seed)
     card = {
         "defense": entry.name,
@@ -60,14 +64,19 @@ def train_defense(
         "seed": seed,
         "base": base_card,
         "recipe": entry.recipe.card(),
-        "options": training.options,
-        "curve": list(training.curve),
-        "selected_epoch": training.selected_epoch,
-        "seconds": training.seconds,
         "device": device,
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
     }
-    checkpoints.save(path, model, card)
+    build = {"build": entry.card()["build"], "build_options": dict(entry.build_options), "torch": torch.__version__}
+    with resumable(path, {**card, **build}):
+        training = resolve(entry.recipe.train)(model, dataset, options, seed=seed, device=device, progress=progress)
+        outcome = {
+            "options": training.options,
+            "curve": list(training.curve),
+            "selected_epoch": training.selected_epoch,
+            "seconds": training.seconds,
+            "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        }
+        checkpoints.save(path, model, {**card, **outcome})
     return path
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from datasets.batch import Batch, Dataset
+from defenses.recipes.class_probabilities import require_one_label
 from defenses.recipes.options import TrainingOptions, read_options
 from defenses.recipes.training import BatchLoss, Progress, Training, fit
 from registry.errors import InvalidEntryError
@@ -55,11 +56,7 @@ def train(
         InvalidEntryError: Another task, or several labels at once.
     Source: Papernot et al. 2016, arXiv:1511.04508, section IV.
     """
-    if dataset.spec.task != "classification" or dataset.spec.multi_label:
-        raise InvalidEntryError(
-            f"distillation compares class probabilities of one label; data set {dataset.spec.name} is "
-            f"{dataset.spec.task}"
-        )
+    require_one_label(dataset.spec, "distillation")
     chosen = read_options(DistillationOptions, options)
     teacher = copy.deepcopy(model)
 

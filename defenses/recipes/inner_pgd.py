@@ -41,16 +41,27 @@ def inner_pgd(model: nn.Module, inputs: Tensor, start: Tensor, loss: Loss, optio
     ball = Ball(norm=Norm(options.norm), originals=inputs, eps=inputs.new_tensor(options.eps))
     adversarials = ball.project(start)
     length = options.step_length(steps)
-    low = options.bfloat16 and knows_bfloat16(inputs.device)
     with eval_mode(model):
         for _ in range(steps):
-            adversarials.requires_grad_(True)
-            with torch.autocast(inputs.device.type, torch.bfloat16, enabled=low):
-                outputs = model(adversarials)
-            total = loss(outputs.to(torch.float32)).sum()
-            (gradient,) = torch.autograd.grad(total, adversarials)
-            adversarials = ball.project(adversarials.detach() + length * ball.steepest(gradient))
+            gradient = inner_gradient(model, adversarials, loss, bfloat16=options.bfloat16)
+            adversarials = ball.project(adversarials + length * ball.steepest(gradient))
     return adversarials
+
+
+def inner_gradient(model: nn.Module, points: Tensor, loss: Loss, *, bfloat16: bool) -> Tensor:
+    """Returns the gradient of a loss with respect to the points alone, detached; parameters keep theirs.
+
+    Args:
+        model: Network with raw outputs.
+        points: Inputs, float32 (N, ...).
+        loss: What to differentiate.
+        bfloat16: Compute it in bfloat16 where the hardware has instructions for it.
+    """
+    points = points.detach().requires_grad_(True)
+    low = bfloat16 and knows_bfloat16(points.device)
+    with torch.autocast(points.device.type, torch.bfloat16, enabled=low):
+        outputs = model(points)
+    return torch.autograd.grad(loss(outputs.to(torch.float32)).sum(), points)[0]
 
 
 def uniform_start(inputs: Tensor, eps: float, generator: torch.Generator) -> Tensor:

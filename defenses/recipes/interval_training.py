@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -12,6 +11,7 @@ from torch.nn import functional as F
 
 from datasets.batch import Batch, Dataset
 from defenses.certified.intervals import lowest_margins
+from defenses.recipes.callbacks import Callback
 from defenses.recipes.options import TrainingOptions, read_options
 from defenses.recipes.training import Progress, Training, fit
 from registry.errors import InvalidEntryError
@@ -59,17 +59,32 @@ def train(
     Source: Gowal et al. 2018, arXiv:1810.12715, equation 12 and section 4.
     """
     chosen = read_options(IntervalOptions, options)
-    steps = math.ceil(len(dataset.splits["train"]) / chosen.batch_size) * chosen.epochs
-    done = 0
+    ramp = _Ramp()
 
     def batch_loss(model: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
-        nonlocal done
-        ramp = min(max((done / steps - WARM_UP) / (FULL - WARM_UP), 0.0), 1.0)
-        done += 1
         label = batch.targets["label"]
         clean = F.cross_entropy(model(batch.inputs), label)
-        worst = F.cross_entropy(-lowest_margins(model, batch.inputs, label, ramp * chosen.eps), label)
-        share = 1 - (1 - CLEAN_SHARE) * ramp
+        worst = F.cross_entropy(-lowest_margins(model, batch.inputs, label, ramp.height * chosen.eps), label)
+        share = 1 - (1 - CLEAN_SHARE) * ramp.height
         return share * clean + (1 - share) * worst
 
-    return fit(model, dataset, chosen, seed=seed, device=device, progress=progress, batch_loss=batch_loss)
+    return fit(
+        model,
+        dataset,
+        chosen,
+        seed=seed,
+        device=device,
+        progress=progress,
+        batch_loss=batch_loss,
+        callbacks=(ramp,),
+    )
+
+
+class _Ramp(Callback):
+    """Rises from 0 to 1 between two shares of the steps."""
+
+    def __init__(self) -> None:
+        self.height = 0.0
+
+    def before_loss(self, share: float) -> None:
+        self.height = min(max((share - WARM_UP) / (FULL - WARM_UP), 0.0), 1.0)

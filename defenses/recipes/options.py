@@ -30,6 +30,8 @@ class TrainingOptions:
     """Move training images by up to this many pixels along each axis; the border is repeated."""
     validate_every: int = 1
     """Epochs between two validations; the last epoch is always validated."""
+    mixed_precision: bool = False
+    """Compute forward passes of training in bfloat16 where the hardware has instructions for it."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "validate_every"):
@@ -70,6 +72,23 @@ class InnerOptions:
     def step_length(self, steps: int) -> float:
         """Returns the length of one of `steps` steps, in input units."""
         return self.step_size if self.step_size is not None else 2.5 * self.eps / steps
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightOptions:
+    """Hyper-parameters of what adversarial training does to the weights."""
+
+    awp_gamma: float = 0.0
+    """Size of the adversarial weight perturbation relative to the weights; 0 for none."""
+    ema_decay: float = 0.0
+    """Decay per step of the moving average of the weights that is validated and kept; 0 for the weights themselves."""
+
+    def __post_init__(self) -> None:
+        if self.awp_gamma < 0 or not 0 <= self.ema_decay < 1:
+            raise InvalidEntryError(
+                "options must hold awp_gamma >= 0 and 0 <= ema_decay < 1, got "
+                f"{self.awp_gamma:g} and {self.ema_decay:g}"
+            )
 
 
 T = TypeVar("T")

@@ -11,13 +11,15 @@ from torch import Tensor, nn
 from datasets.batch import Batch, Dataset
 from datasets.tasks import task_for
 from defenses.recipes.inner_pgd import inner_pgd, uniform_start, validation_attack
-from defenses.recipes.options import InnerOptions, TrainingOptions, read_options
+from defenses.recipes.options import InnerOptions, TrainingOptions, WeightOptions, read_options
 from defenses.recipes.training import Progress, Training, fit
+from defenses.recipes.weight_average import averages
+from defenses.recipes.weight_perturbation import WeightPerturbation
 
 
 @dataclass(frozen=True, kw_only=True)
-class PgdAtOptions(InnerOptions, TrainingOptions):
-    """Hyper-parameters of the loop and of the inner attack."""
+class PgdAtOptions(InnerOptions, TrainingOptions, WeightOptions):
+    """Hyper-parameters of the loop, of the inner attack, and of the weights."""
 
     random_start: bool = True
     """Start at a uniform point of the ball instead of the image."""
@@ -25,6 +27,7 @@ class PgdAtOptions(InnerOptions, TrainingOptions):
     def __post_init__(self) -> None:
         InnerOptions.__post_init__(self)
         TrainingOptions.__post_init__(self)
+        WeightOptions.__post_init__(self)
 
 
 def train(
@@ -51,7 +54,7 @@ def train(
     are this suite's.
     """
     chosen = read_options(PgdAtOptions, options)
-    task = task_for(dataset.spec)
+    task, perturbation = task_for(dataset.spec), WeightPerturbation(chosen.awp_gamma)
 
     def batch_loss(model: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
         def loss(outputs: Tensor) -> Tensor:
@@ -59,7 +62,7 @@ def train(
 
         start = uniform_start(batch.inputs, chosen.eps, generator) if chosen.random_start else batch.inputs
         adversarials = inner_pgd(model, batch.inputs, start, loss, chosen, chosen.steps)
-        return task.training_loss(model(adversarials), batch).mean()
+        return perturbation.worst(model, lambda: task.training_loss(model(adversarials), batch).mean())
 
     return fit(
         model,
@@ -70,4 +73,5 @@ def train(
         progress=progress,
         batch_loss=batch_loss,
         attack=validation_attack(task, chosen),
+        callbacks=(perturbation, *averages(chosen.ema_decay)),
     )

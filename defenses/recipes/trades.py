@@ -7,14 +7,16 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from datasets.batch import Batch, Dataset
 from datasets.tasks import task_for
+from defenses.recipes.class_probabilities import class_divergence, require_one_label
 from defenses.recipes.inner_pgd import inner_pgd, validation_attack
 from defenses.recipes.modes import eval_mode
-from defenses.recipes.options import InnerOptions, TrainingOptions, read_options
+from defenses.recipes.options import InnerOptions, TrainingOptions, WeightOptions, read_options
 from defenses.recipes.training import Progress, Training, fit
+from defenses.recipes.weight_average import averages
+from defenses.recipes.weight_perturbation import WeightPerturbation
 from registry.errors import InvalidEntryError
 
 START_NOISE = 0.001
@@ -22,8 +24,8 @@ START_NOISE = 0.001
 
 
 @dataclass(frozen=True, kw_only=True)
-class TradesOptions(InnerOptions, TrainingOptions):
-    """Hyper-parameters of the loop, of the inner attack, and the weight of the regulariser."""
+class TradesOptions(InnerOptions, TrainingOptions, WeightOptions):
+    """Hyper-parameters of the loop, of the inner attack, of the weights, and the weight of the regulariser."""
 
     beta: float = 6.0
     """Weight of the divergence, 1/lambda in the paper."""
@@ -31,6 +33,7 @@ class TradesOptions(InnerOptions, TrainingOptions):
     def __post_init__(self) -> None:
         InnerOptions.__post_init__(self)
         TrainingOptions.__post_init__(self)
+        WeightOptions.__post_init__(self)
         if self.beta < 0:
             raise InvalidEntryError(f"option beta must be 0 or more, got {self.beta}")
 
@@ -58,18 +61,19 @@ def train(
         InvalidEntryError: Another task, or several labels at once.
     Source: Zhang et al. 2019, arXiv:1901.08573, equation 5 and algorithm 1.
     """
-    if dataset.spec.task != "classification" or dataset.spec.multi_label:
-        raise InvalidEntryError(
-            f"TRADES compares class probabilities of one label; data set {dataset.spec.name} is {dataset.spec.task}"
-        )
+    require_one_label(dataset.spec, "TRADES")
     chosen = read_options(TradesOptions, options)
-    task = task_for(dataset.spec)
+    task, perturbation = task_for(dataset.spec), WeightPerturbation(chosen.awp_gamma)
 
     def batch_loss(model: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
         adversarials = _furthest(model, batch.inputs, chosen, generator)
-        logits = model(batch.inputs)
-        divergence = _divergence(model(adversarials), logits).mean()
-        return task.training_loss(logits, batch).mean() + chosen.beta * divergence
+
+        def loss() -> Tensor:
+            logits = model(batch.inputs)
+            divergence = class_divergence(model(adversarials), logits).mean()
+            return task.training_loss(logits, batch).mean() + chosen.beta * divergence
+
+        return perturbation.worst(model, loss)
 
     return fit(
         model,
@@ -80,6 +84,7 @@ def train(
         progress=progress,
         batch_loss=batch_loss,
         attack=validation_attack(task, chosen),
+        callbacks=(perturbation, *averages(chosen.ema_decay)),
     )
 
 
@@ -90,11 +95,6 @@ def _furthest(model: nn.Module, inputs: Tensor, options: TradesOptions, generato
     noise = torch.randn(inputs.shape, generator=generator).to(inputs.device)
 
     def loss(outputs: Tensor) -> Tensor:
-        return _divergence(outputs, clean)
+        return class_divergence(outputs, clean)
 
     return inner_pgd(model, inputs, inputs + START_NOISE * noise, loss, options, options.steps)
-
-
-def _divergence(logits: Tensor, clean_logits: Tensor) -> Tensor:
-    """Returns the Kullback-Leibler divergence of the clean probabilities from the given ones, (N,)."""
-    return F.kl_div(F.log_softmax(logits, 1), F.log_softmax(clean_logits, 1), log_target=True, reduction="none").sum(1)

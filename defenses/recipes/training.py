@@ -6,7 +6,8 @@ import copy
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,8 +18,11 @@ from attacks.hardware import training_layout
 from datasets.batch import Batch, Dataset, Split
 from datasets.tasks import Task, task_for
 from defenses.recipes.augmentation import augment
+from defenses.recipes.callbacks import Callback
 from defenses.recipes.modes import train_mode
 from defenses.recipes.options import TrainingOptions
+from defenses.recipes.precision import mixed_precision
+from defenses.recipes.resumption import RandomState, Stateful, next_state_file
 from defenses.seeding import seeded
 
 BatchLoss = Callable[[nn.Module, Batch, torch.Generator], Tensor]
@@ -58,12 +62,13 @@ def fit(
     progress: Progress | None,
     batch_loss: BatchLoss,
     attack: Adversarial | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> Training:
     """Trains a model on `train`, keeps the weights of the epoch that is best on `val`, and never reads `test`.
 
     The best epoch has the highest validation score (under `attack` where one is given), then the lowest validation
-    loss. The same seed gives the same weights on one machine with one number of threads; the state of torch's global
-    generators is restored afterwards.
+    loss. The same seed gives the same weights on one machine with one number of threads, interrupted or not (see
+    `defenses.recipes.resumption`); the state of torch's global generators is restored afterwards.
 
     Args:
         model: Trained in place; ends in eval mode on `device` with the selected weights.
@@ -74,26 +79,28 @@ def fit(
         progress: Told the finished fraction and a short text after every step, or None.
         batch_loss: Mean loss of a batch.
         attack: Turns a validation batch into the one that selects the epoch; None to select on the clean one.
+        callbacks: What goes along with the training.
     """
     started = time.monotonic()
     task, train, val = task_for(dataset.spec), dataset.splits["train"], dataset.splits["val"]
-    steps = math.ceil(len(train) / options.batch_size) * options.epochs
-    selection, done = _Selection(), 0
+    selection, file = _Selection(), next_state_file()
     with seeded(seed, device) as generator:
         model.to(device=device, memory_format=training_layout(model, device))
-        optimizer, scheduler = _optimizer(model, options, steps)
-        for epoch in range(1, options.epochs + 1):
-            losses = []
-            train_mode(model)
-            for batch in _epoch(train, options, generator, device):
-                losses.append(_step(model, batch_loss(model, batch, generator), optimizer, scheduler))
-                done += 1
-                if progress is not None:
-                    progress(done / steps, f"epoch {epoch}/{options.epochs}, loss {losses[-1]:.3f}")
+        loop = _Loop(model, options, device, batch_loss, callbacks, math.ceil(len(train) / options.batch_size))
+        parts: dict[str, Stateful] = {**loop.parts(), "selection": selection, "random": RandomState(generator, device)}
+        earlier = file.restore(parts) if file is not None else {}
+        started -= earlier.get("seconds", 0.0)
+        for epoch in range(int(earlier.get("epoch", 0)) + 1, options.epochs + 1):
+            train_loss = loop.run(epoch, _batches(train, options, generator, device), generator, progress)
             if epoch % options.validate_every == 0 or epoch == options.epochs:
                 model.eval()
-                row, loss = _validate(model, task, val, options.batch_size, device, attack)
-                selection.consider(model, {"epoch": epoch, "train_loss": round(float(np.mean(losses)), 5), **row}, loss)
+                with ExitStack() as stack:
+                    for callback in callbacks:
+                        stack.enter_context(callback.validation(model))
+                    row, loss = _validate(model, task, val, options.batch_size, device, attack)
+                    selection.consider(model, {"epoch": epoch, "train_loss": train_loss, **row}, loss)
+            if file is not None:
+                file.save(parts, {"epoch": epoch, "seconds": time.monotonic() - started})
         model.load_state_dict(selection.weights)
         model.eval()
     return Training(
@@ -102,6 +109,57 @@ def fit(
         selected_epoch=selection.epoch,
         options=dataclasses.asdict(options),
     )
+
+
+class _Loop:
+    """The steps of an epoch, with everything that moves in them."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        options: TrainingOptions,
+        device: str,
+        batch_loss: BatchLoss,
+        callbacks: Sequence[Callback],
+        per_epoch: int,
+    ) -> None:
+        self._model, self._options, self._device = model, options, device
+        self._batch_loss, self._callbacks, self._per_epoch = batch_loss, callbacks, per_epoch
+        self._optimizer, self._scheduler = _optimizer(model, options, per_epoch * options.epochs)
+
+    def parts(self) -> dict[str, Stateful]:
+        """Returns what an interrupted training has to find again."""
+        callbacks = {f"callback {index}": callback for index, callback in enumerate(self._callbacks)}
+        return {"model": self._model, "optimizer": self._optimizer, "scheduler": self._scheduler, **callbacks}
+
+    def run(
+        self, epoch: int, batches: Iterator[Batch], generator: torch.Generator, progress: Progress | None
+    ) -> float:
+        """Takes one step for each batch and returns the mean loss."""
+        losses, epochs = [], self._options.epochs
+        train_mode(self._model)
+        for number, batch in enumerate(batches, start=(epoch - 1) * self._per_epoch):
+            losses.append(self._step(batch, generator, number / (self._per_epoch * epochs)))
+            if progress is not None:
+                progress((number + 1) / (self._per_epoch * epochs), f"epoch {epoch}/{epochs}, loss {losses[-1]:.3f}")
+        return round(float(np.mean(losses)), 5)
+
+    def _step(self, batch: Batch, generator: torch.Generator, share: float) -> float:
+        model = self._model
+        for callback in self._callbacks:
+            callback.before_loss(share)
+        with mixed_precision(model, self._device, wanted=self._options.mixed_precision):
+            loss = self._batch_loss(model, batch, generator)
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        for callback in self._callbacks:
+            callback.after_backward(model)
+        nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM)
+        self._optimizer.step()
+        self._scheduler.step()
+        for callback in self._callbacks:
+            callback.after_step(model)
+        return float(loss.detach())
 
 
 class _Selection:
@@ -119,23 +177,19 @@ class _Selection:
         if quality > self._quality:
             self._quality, self.epoch, self.weights = quality, int(row["epoch"]), copy.deepcopy(model.state_dict())
 
+    def state_dict(self) -> dict[str, object]:
+        return {"curve": self.curve, "epoch": self.epoch, "weights": dict(self.weights), "quality": self._quality}
 
-def _epoch(split: Split, options: TrainingOptions, generator: torch.Generator, device: str) -> Iterator[Batch]:
+    def load_state_dict(self, state: Mapping[str, object]) -> None:
+        self.curve, self.epoch, self.weights = state["curve"], state["epoch"], state["weights"]
+        self._quality = state["quality"]
+
+
+def _batches(split: Split, options: TrainingOptions, generator: torch.Generator, device: str) -> Iterator[Batch]:
     order = torch.randperm(len(split), generator=generator).numpy()
     for rows in np.array_split(order, math.ceil(len(order) / options.batch_size)):  # even sizes: no batch of one
         batch = split.take(rows).to(device)
         yield augment(batch, flip=options.flip, shift=options.shift, generator=generator)
-
-
-def _step(
-    model: nn.Module, loss: Tensor, optimizer: torch.optim.Optimizer, scheduler: torch.optim.lr_scheduler.LRScheduler
-) -> float:
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM)
-    optimizer.step()
-    scheduler.step()
-    return float(loss.detach())
 
 
 def _optimizer(

@@ -1,0 +1,25 @@
+from registry import DEFENSES, DefenseEntry, Family, Paper, Recipe, linf
+
+DEFENSES.add(
+    DefenseEntry(
+        name="DeJorge2022NFGSM",
+        summary="Adversarial training with one gradient step from strong noise, not projected back.",
+        family=Family.ADVERSARIAL_TRAINING,
+        paper=Paper(
+            title="Make Some Noise: Reliable and Efficient Single-Step Adversarial Training",
+            authors="de Jorge et al.",
+            year=2022,
+            url="https://arxiv.org/abs/2202.01181",
+            venue="NeurIPS",
+        ),
+        tasks=("classification",),
+        build="defenses.architectures.default:build",
+        recipe=Recipe(
+            train="defenses.recipes.fgsm_at:train",
+            options={"epochs": 20, "eps": 4 / 255, "step_size": 4 / 255, "noise": 2.0, "project": False},
+            per_dataset={"pneumoniamnist*": {"epochs": 8}},
+        ),
+        trained_for=linf(4 / 255),
+        departures="AdamW with a one-cycle schedule; the step is taken in eval mode, and its result kept in [0, 1].",
+    )
+)

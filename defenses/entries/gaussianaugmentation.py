@@ -1,0 +1,17 @@
+from registry import DEFENSES, DefenseEntry, Family, Recipe
+
+DEFENSES.add(
+    DefenseEntry(
+        name="GaussianAugmentation",
+        summary="Standard training on images with Gaussian noise of 0.1: what augmentation alone gives.",
+        family=Family.REGULARISATION,
+        tasks=("classification",),
+        build="defenses.architectures.default:build",
+        recipe=Recipe(
+            train="defenses.recipes.gaussian:train",
+            options={"epochs": 20, "sigma": 0.1},
+            per_dataset={"pneumoniamnist*": {"epochs": 8}},
+        ),
+        departures="No single paper: one noise level, not clipped, on every training image.",
+    )
+)

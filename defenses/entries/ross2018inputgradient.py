@@ -1,0 +1,26 @@
+from registry import DEFENSES, DefenseEntry, Family, Paper, Recipe
+
+DEFENSES.add(
+    DefenseEntry(
+        name="Ross2018InputGradient",
+        summary="The loss is penalised by the squared length of its gradient with respect to the image.",
+        family=Family.REGULARISATION,
+        paper=Paper(
+            title="Improving the Adversarial Robustness and Interpretability of Deep Neural Networks by Regularizing "
+            "their Input Gradients",
+            authors="Ross and Doshi-Velez",
+            year=2018,
+            url="https://arxiv.org/abs/1711.09404",
+            venue="AAAI",
+        ),
+        tasks=("classification",),
+        build="defenses.architectures.default:build",
+        recipe=Recipe(
+            train="defenses.recipes.input_gradient:train",
+            options={"epochs": 20, "penalty": 100.0},
+            per_dataset={"pneumoniamnist*": {"epochs": 8}},
+        ),
+        departures="AdamW with a one-cycle schedule; batch normalisation, through which the gradient of a sample "
+        "depends a little on its batch; the epoch is selected under PGD-10 of 4/255 on validation images.",
+    )
+)

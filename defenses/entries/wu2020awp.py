@@ -1,0 +1,25 @@
+from registry import DEFENSES, DefenseEntry, Family, Paper, Recipe, linf
+
+DEFENSES.add(
+    DefenseEntry(
+        name="Wu2020AWP",
+        summary="Adversarial training at weights that are perturbed to make its loss worst.",
+        family=Family.ADVERSARIAL_TRAINING,
+        paper=Paper(
+            title="Adversarial Weight Perturbation Helps Robust Generalization",
+            authors="Wu et al.",
+            year=2020,
+            url="https://arxiv.org/abs/2004.05884",
+            venue="NeurIPS",
+        ),
+        tasks=("classification",),
+        build="defenses.architectures.default:build",
+        recipe=Recipe(
+            train="defenses.recipes.pgd_at:train",
+            options={"epochs": 20, "eps": 4 / 255, "steps": 5, "awp_gamma": 0.01, "bfloat16": True},
+            per_dataset={"pneumoniamnist*": {"epochs": 8}},
+        ),
+        trained_for=linf(4 / 255),
+        departures="AdamW with a one-cycle schedule; 5 inner steps instead of 10, taken in bfloat16 in eval mode.",
+    )
+)

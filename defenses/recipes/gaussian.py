@@ -1,0 +1,57 @@
+"""Training on images with Gaussian noise: what augmentation alone gives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from datasets.batch import Batch, Dataset
+from datasets.tasks import task_for
+from defenses.recipes.options import TrainingOptions, read_options
+from defenses.recipes.training import Progress, Training, fit
+from registry.errors import InvalidEntryError
+
+
+@dataclass(frozen=True, kw_only=True)
+class GaussianOptions(TrainingOptions):
+    """Hyper-parameters of the loop, and the noise."""
+
+    sigma: float = 0.1
+    """Standard deviation of the noise, in input units [0, 1]."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.sigma <= 1:
+            raise InvalidEntryError(f"option sigma is in input units [0, 1], got {self.sigma:g}")
+
+
+def train(
+    model: nn.Module,
+    dataset: Dataset,
+    options: Mapping[str, object],
+    *,
+    seed: int,
+    device: str,
+    progress: Progress | None = None,
+) -> Training:
+    """Trains a model on noisy images, not clipped, and selects the epoch of the best clean validation score.
+
+    Args:
+        model: Trained in place.
+        dataset: Any task whose outputs are one tensor.
+        options: See `GaussianOptions`.
+        seed: Seed of everything random.
+        device: Torch device.
+        progress: Told the finished fraction and a short text after every step, or None.
+    """
+    chosen = read_options(GaussianOptions, options)
+    task = task_for(dataset.spec)
+
+    def batch_loss(model: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
+        noise = torch.randn(batch.inputs.shape, generator=generator).to(batch.inputs.device)
+        return task.training_loss(model(batch.inputs + chosen.sigma * noise), batch).mean()
+
+    return fit(model, dataset, chosen, seed=seed, device=device, progress=progress, batch_loss=batch_loss)

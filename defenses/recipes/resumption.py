@@ -1,0 +1,132 @@
+"""State of an unfinished training on disk, so that the same command goes on where an interrupted one stopped."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+SUFFIX = ".unfinished"
+"""Ending of state files: they are no weights, and nothing that looks for weights finds them."""
+
+
+class Stateful(Protocol):
+    """A part of a training that can be stored: model, optimiser, schedule, callback, generators."""
+
+    def state_dict(self) -> Mapping[str, object]:
+        """Returns tensors, numbers, text, and lists and dicts of these."""
+
+    def load_state_dict(self, state: Mapping[str, object]) -> object:
+        """Takes over what an earlier `state_dict` returned."""
+
+
+class RandomState:
+    """The generators a training draws from: its own, and torch's global ones.
+
+    Args:
+        generator: The training's own, on the CPU.
+        device: Device whose global generator belongs to it, beside the CPU's.
+    """
+
+    def __init__(self, generator: torch.Generator, device: str) -> None:
+        self._generator = generator
+        self._device = torch.device(device)
+
+    def state_dict(self) -> dict[str, object]:
+        state = {"own": self._generator.get_state(), "cpu": torch.get_rng_state()}
+        return state | ({"cuda": torch.cuda.get_rng_state(self._device)} if self._device.type == "cuda" else {})
+
+    def load_state_dict(self, state: Mapping[str, object]) -> None:
+        self._generator.set_state(state["own"])
+        torch.set_rng_state(state["cpu"])
+        if self._device.type == "cuda":
+            torch.cuda.set_rng_state(state["cuda"], self._device)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StateFile:
+    """Where the state of one run of the training loop lies, and what training it belongs to."""
+
+    path: Path
+    """The file; it need not exist."""
+    identity: str
+    """A file that carries another identity belongs to another training and is overwritten."""
+
+    def save(self, parts: Mapping[str, Stateful], done: Mapping[str, float]) -> None:
+        """Writes the state of all parts, and how far the training is, so that nobody ever sees half of it."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        content = {
+            "identity": self.identity,
+            "done": dict(done),
+            "parts": {name: dict(part.state_dict()) for name, part in parts.items()},
+        }
+        temporary = self.path.with_name(f".{self.path.name}.tmp")
+        torch.save(content, temporary)
+        temporary.replace(self.path)
+
+    def restore(self, parts: Mapping[str, Stateful]) -> dict[str, float]:
+        """Gives every part its stored state and returns how far the training was.
+
+        The file is read without running code. Where it is absent, damaged, or of another training, nothing changes
+        and the result is empty: the training begins anew.
+        """
+        try:
+            content = torch.load(self.path, map_location="cpu", weights_only=True)
+        except (FileNotFoundError, pickle.UnpicklingError, RuntimeError, EOFError):
+            return {}
+        if not isinstance(content, dict) or content.get("identity") != self.identity:
+            return {}
+        if content["parts"].keys() != parts.keys():
+            return {}
+        for name, part in parts.items():
+            part.load_state_dict(content["parts"][name])
+        return content["done"]
+
+
+@dataclass(kw_only=True)
+class _Unfinished:
+    """The state files of one training: one for each run of the loop that its recipe starts."""
+
+    weights: Path
+    identity: str
+    runs: int = 0
+
+
+_current: ContextVar[_Unfinished | None] = ContextVar("unfinished training", default=None)
+
+
+@contextmanager
+def resumable(weights: Path, identity: Mapping[str, object]) -> Iterator[None]:
+    """Lets the training loop store its state within the block; the files are removed when the block ends well.
+
+    A recipe may run the loop several times, one after the other; each run has a file of its own.
+
+    Args:
+        weights: Where the weights will lie; state files lie beside it, under other endings.
+        identity: Everything the weights follow from, as JSON. State of another identity is not taken up.
+    """
+    training = _Unfinished(weights=weights, identity=json.dumps(identity, sort_keys=True))
+    token = _current.set(training)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+    for path in weights.parent.glob(f"{weights.stem}.*{SUFFIX}"):
+        path.unlink()
+
+
+def next_state_file() -> StateFile | None:
+    """Returns where the run of the loop that begins now stores its state, or None outside of `resumable`."""
+    training = _current.get()
+    if training is None:
+        return None
+    training.runs += 1
+    path = training.weights.with_name(f"{training.weights.stem}.{training.runs}{SUFFIX}")
+    return StateFile(path=path, identity=training.identity)
