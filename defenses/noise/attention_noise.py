@@ -126,4 +126,4 @@ class LUMAN(_NoisyGate):
 def learned_omegas(model: nn.Module) -> dict[str, tuple[float, float]]:
     """Returns the learned scalars (spatial, channel) of every LUMAN of a model, by the name of its module."""
     gates = ((name, module) for name, module in model.named_modules() if isinstance(module, LUMAN))
-    return {name: (float(gate.omega_spatial), float(gate.omega_channel)) for name, gate in gates}
+    return {name: (gate.omega_spatial.item(), gate.omega_channel.item()) for name, gate in gates}
