@@ -41,25 +41,30 @@ def pooled_answer(
     several, collected = hasattr(task, "n_labels"), []
 
     def collect(outputs, rows: Batch, share: Tensor) -> Tensor:
-        collected.append(_probabilities(outputs, several))
+        collected.append(probabilities_of(outputs, several))
         return share * 0
 
     answer = ask(collect, False)
     mean = torch.stack(collected).mean(0)[: len(batch)].requires_grad_()
     with torch.enable_grad():
-        values = objective(_logits(mean, several), batch, progress)
+        values = objective(logits_of(mean, several), batch, progress)
         slope = torch.autograd.grad(values.sum(), mean)[0]
     if not gradient:
         return answer._replace(objective=values.detach())
 
     def along_slope(outputs, rows: Batch, share: Tensor) -> Tensor:
         padding = torch.arange(len(rows), device=slope.device).clamp_(max=len(slope) - 1)
-        return (_probabilities(outputs, several) * slope[padding]).flatten(1).sum(1)
+        return (probabilities_of(outputs, several) * slope[padding]).flatten(1).sum(1)
 
     return ask(along_slope, True)._replace(objective=values.detach())
 
 
-def _probabilities(outputs, several: bool) -> Tensor:
+def probabilities_of(outputs, several: bool) -> Tensor:
+    """Returns probabilities of one tensor of logits, of several labels or of one.
+
+    Raises:
+        InvalidEntryError: The outputs are not one tensor.
+    """
     if not isinstance(outputs, Tensor):
         raise InvalidEntryError(
             "the mean probability exists for one tensor of logits, this model returns a dict; average the objective"
@@ -67,7 +72,8 @@ def _probabilities(outputs, several: bool) -> Tensor:
     return outputs.sigmoid() if several else outputs.softmax(1)
 
 
-def _logits(probabilities: Tensor, several: bool) -> Tensor:
+def logits_of(probabilities: Tensor, several: bool) -> Tensor:
+    """Returns logits that have these probabilities."""
     tiny = torch.finfo(torch.float32).tiny
     logits = probabilities.clamp_min(tiny).log()
     return logits - (1 - probabilities).clamp_min(tiny).log() if several else logits

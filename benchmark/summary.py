@@ -9,6 +9,7 @@ import pandas as pd
 
 from attacks.engine import BudgetOutcome, MemberOutcome, Outcome
 from attacks.victim import ModelVictim
+from benchmark.draw_metrics import draw_metrics
 from datasets.batch import Batch
 from registry import DatasetSpec
 from results import statistics
@@ -36,7 +37,7 @@ class Summary:
         facts = _facts(victim, batch)
         self.samples = {"sample_id": batch.sample_ids.cpu().numpy(), "clean_score": clean}
         self.samples |= {f"clean_{name}": column for name, column in _columns(facts).items()}
-        self.clean = {"clean": self._mean(clean)} | self._corpus(facts, len(clean))
+        self.clean = {"clean": self._mean(clean)} | self._corpus(facts, len(clean)) | draw_metrics(victim, batch)
         self.clean_class_recall = self._recalls(facts)
         self.clean_confusions = self._confusions(facts)
         self.constant_predictor = _constant_predictor(facts)
@@ -50,7 +51,8 @@ class Summary:
         self, k: int, outcome: BudgetOutcome, victim: ModelVictim, batch: Batch, clean: np.ndarray
     ) -> BudgetResult:
         scores = outcome.scores.cpu().numpy()
-        facts = _facts(victim, batch.with_inputs(outcome.points))
+        worst = batch.with_inputs(outcome.points)
+        facts = _facts(victim, worst)
         self.samples |= {
             f"score_{k}": scores,
             f"member_{k}": np.array(outcome.found_by),
@@ -58,9 +60,10 @@ class Summary:
         }
         self.samples |= {f"{name}_{k}": column for name, column in _columns(facts, targets=False).items()}
         success = statistics.attack_success_rate(clean, scores, self._task.fail_below)
+        metrics = {"robust": self._mean(scores), "attack_success_rate": success} | self._corpus(facts, len(scores))
         return BudgetResult(
             budget=outcome.budget.card(),
-            metrics={"robust": self._mean(scores), "attack_success_rate": success} | self._corpus(facts, len(scores)),
+            metrics=metrics | draw_metrics(victim, worst),
             members=tuple(member_result(m) for m in outcome.members),
             planned=tuple(m.member.name for m in outcome.members),
             class_recall=self._recalls(facts, scores),

@@ -23,6 +23,26 @@ class MetricSpec:
     """One sentence on how it is computed."""
 
 
+DRAW_METRICS = (
+    MetricSpec(
+        name="draws10_mean",
+        title="Mean of 10 draws",
+        description="Stochastic defenses: mean score of 10 single draws of their noise.",
+    ),
+    MetricSpec(
+        name="draws32_averaged",
+        title="Averaged prediction of 32 draws",
+        description="Stochastic defenses: score of the mean probability of 32 draws of their noise.",
+    ),
+    MetricSpec(
+        name="draws32_worst",
+        title="Worst of 32 draws",
+        description="Stochastic defenses: mean over images of the lowest score of 32 draws; an attacker may try again.",
+    ),
+)
+"""What records of stochastic defenses hold beside the metrics of their task; the worst inputs are the stored ones."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TaskSpec:
     """A task as people see it; its arithmetic lives in `datasets.tasks`."""

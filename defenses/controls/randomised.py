@@ -68,3 +68,8 @@ def logit_noise(dataset: DatasetSpec, *, base: nn.Module, sigma: float) -> Logit
 def resize_and_pad(dataset: DatasetSpec, *, width: int) -> Preprocessed:
     """Returns a narrow ResNet-18, which takes images of any size, behind random resizing and padding."""
     return Preprocessed(RandomResizePad(), resnet.build(dataset, width=width))
+
+
+def resize_and_pad_base(dataset: DatasetSpec, *, base: nn.Module) -> Preprocessed:
+    """Returns the base, which must take images of any size, behind random resizing and padding."""
+    return Preprocessed(RandomResizePad(), base)

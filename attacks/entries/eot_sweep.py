@@ -1,0 +1,47 @@
+"""Scores of stochastic defenses against the number of draws that their attacks average over; it never ranks."""
+
+from registry import PROTOCOLS, AttackProtocol, Budget, CellFacts, Member, Paper, Randomness, ThreatModel, linf
+
+SWEEP = ((20, 16), (50, 32), (100, 64))
+"""(steps, draws a step): 320, 1600 and 6400 draws in all."""
+
+
+def sweep_members(facts: CellFacts, budget: Budget) -> tuple[Member, ...]:
+    """Returns attacks of ascending numbers of draws, two of each: APGD on the mean margin of the draws, and momentum
+    steps on the cross-entropy of their mean probability.
+
+    A member's `robust_after` is cumulative: it is the mean worst score over all members up to this one, on the draws
+    that select candidates, and each member begins at the worst candidates of those before it. Along the members it is
+    therefore the curve of score against draws, `backwards` says how many were spent, and where it still falls at its
+    end the number is an upper bound. How noisy one gradient is - the cosine between two independent ones, with the
+    draws behind each - stands in the record of the ranking protocol, as the values of its note `noisy-gradient`.
+    """
+    members = []
+    for steps, draws in SWEEP:
+        effort = {"steps": steps, "eot_samples": draws}
+        total = steps * draws
+        members.append(Member(name=f"apgd-{total}", attack="attacks.apgd:APGD", options=effort, objective="margin"))
+        momentum = effort | {"step_size": 0.1, "decay": 0.9}
+        members.append(Member(name=f"mim-pooled-{total}", attack="attacks.momentum:MIM", options=momentum, pooled=True))
+    return tuple(members)
+
+
+PROTOCOLS.add(
+    AttackProtocol(
+        name="adaptive:eot-sweep",
+        title="Expectation over transformation with 320, 1600 and 6400 draws in all; scores after each member are "
+        "cumulative, and an upper bound while they still fall",
+        threat_model=ThreatModel(),
+        budgets=(linf(4 / 255), linf(8 / 255)),
+        tasks=("classification",),
+        members=sweep_members,
+        randomness=frozenset({Randomness.SAMPLE, Randomness.MODEL}),
+        reference=Paper(
+            title="Synthesizing Robust Adversarial Examples",
+            authors="Athalye et al.",
+            year=2018,
+            url="https://arxiv.org/abs/1707.07397",
+            venue="ICML",
+        ),
+    )
+)

@@ -1,0 +1,72 @@
+"""UMAN and its parts: noisy attention gates on the image (NUMAN), on the features (LUMAN), on both, and without noise."""
+
+from registry import DEFENSES, DefenseEntry, Family, Paper, Randomness, Recipe
+
+PAPER = Paper(
+    title="Towards building robust models for unimodal and multimodal medical imaging data",
+    authors="Dhar et al.",
+    year=2026,
+    url="https://doi.org/10.1016/j.inffus.2025.103822",
+    venue="Information Fusion",
+)
+DEPARTURES = (
+    "Under 128 pixels the network is the narrow ResNet-18 of this suite, with a 3 x 3 stem and without max-pooling; "
+    "its gates lie where the paper's do. Cross-entropy on logits instead of binary cross-entropy on two sigmoid "
+    "outputs; AdamW with a one-cycle schedule instead of Adam; the suite's augmentation. Grey images keep their one "
+    "channel, whose channel attention has one hidden unit. The block follows the authors' notebook, which holds "
+    "several definitions of the learned noise; the last one is taken. The authors' attacks used one draw a step."
+)
+
+
+def add(name: str, summary: str, departures: str = "", **fields: object) -> None:
+    """Registers a form of the network; all are trained alike."""
+    DEFENSES.add(
+        DefenseEntry(
+            name=name,
+            summary=summary,
+            family=Family.NOISE_INJECTION,
+            paper=PAPER,
+            tasks=("classification",),
+            build="defenses.noise.uman:build",
+            recipe=Recipe(
+                train="defenses.recipes.standard:train",
+                options={"epochs": 30},
+                per_dataset={"pneumoniamnist*": {"epochs": 10}, "phantom4": {"epochs": 40}},
+            ),
+            departures=" ".join(filter(None, (departures, DEPARTURES))),
+            **fields,
+        )
+    )
+
+
+add(
+    "Dhar2026UMAN",
+    "Noisy attention gates on the image (NUMAN) and on the features of a ResNet-18 (LUMAN).",
+    randomness=Randomness.SAMPLE,
+)
+add(
+    "Dhar2026NUMAN",
+    "Noisy attention gates on the image only.",
+    build_options={"feature_sigma": None},
+    randomness=Randomness.SAMPLE,
+    departures="An ablation of UMAN.",
+)
+add(
+    "Dhar2026LUMAN",
+    "Noisy attention gates on the features of a ResNet-18 only.",
+    build_options={"input_sigma": None},
+    randomness=Randomness.SAMPLE,
+    departures="An ablation of UMAN.",
+)
+add(
+    "Dhar2026UMANNoiseOff",
+    "The attention gates of UMAN without any noise, in training and at inference.",
+    build_options={"input_sigma": 0.0, "feature_sigma": 0.0},
+    departures="An ablation of UMAN: what its gates do without noise.",
+)
+add(
+    "Dhar2026UMANTuned",
+    "UMAN with noise of a quarter of the published standard deviation.",
+    build_options={"input_sigma": 0.25, "feature_sigma": 0.25},
+    randomness=Randomness.SAMPLE,
+)

@@ -1,0 +1,39 @@
+from registry import DEFENSES, Claim, DefenseEntry, Family, Paper, Randomness, Recipe, linf
+
+DEFENSES.add(
+    DefenseEntry(
+        name="He2019PNI",
+        summary="Parametric noise injection: Gaussian noise of learned scale on all weights, with adversarial training.",
+        family=Family.NOISE_INJECTION,
+        paper=Paper(
+            title="Parametric Noise Injection: Trainable Randomness to Improve Deep Neural Network Robustness "
+            "against Adversarial Attack",
+            authors="He et al.",
+            year=2019,
+            url="https://arxiv.org/abs/1811.09310",
+            venue="CVPR",
+        ),
+        tasks=("classification",),
+        build="defenses.noise.weight_noise:noisy_weights",
+        build_options={"alpha": 0.25},
+        recipe=Recipe(
+            train="defenses.recipes.half_clean:train",
+            options={"epochs": 20, "eps": 4 / 255, "steps": 5, "bfloat16": True},
+            per_dataset={"pneumoniamnist*": {"epochs": 8}, "phantom4": {"epochs": 40}},
+        ),
+        trained_for=linf(4 / 255),
+        randomness=Randomness.MODEL,
+        claims=(
+            Claim(
+                value=0.4594,
+                metric="robust_accuracy",
+                dataset="CIFAR-10",
+                protocol="PGD-7 with one draw a step, Linf 0.031, ResNet-20, layer-wise noise on weights",
+                source="README of the authors' code",
+                budget=linf(0.031),
+            ),
+        ),
+        departures="AdamW with a one-cycle schedule; eps 4/255 and 5 inner steps instead of 0.031 and 7, from the first "
+        "epoch instead of the sixth, in eval mode.",
+    )
+)
