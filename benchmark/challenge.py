@@ -19,6 +19,7 @@ from benchmark.cells import key_digest
 from benchmark.environment import provenance
 from benchmark.evaluation_cell import load_dataset
 from benchmark.obstacles import base_chain
+from benchmark.oracles import seen_by
 from benchmark.stored_adversarials import balls, certify
 from benchmark.submission import Submission, check_ball, read_submission
 from benchmark.summary import Summary
@@ -131,7 +132,7 @@ def _assess(
 ) -> tuple[EvaluationRecord, pd.DataFrame, Adversarials]:
     """Returns record, sample table and certificates of the samples that were handed in."""
     where, began = provenance(device), time.perf_counter()
-    batch = dataset.splits["test"].take(submission.sample_ids).to(device)
+    batch = seen_by(entry, dataset.splits["test"].take(submission.sample_ids), dataset.spec).to(device)
     points = submission.adversarials.to(device)
     check_ball(points, submission.sample_ids, balls(protocol.threat_model, challenge.budget, batch), challenge.budget)
     subject = check_model(subject, batch)

@@ -12,6 +12,7 @@ from torch import nn
 from benchmark.assessment import Identity, Progress, Subject, assess
 from benchmark.cells import TWIN, EvaluationCell
 from benchmark.certificates import with_certificates
+from benchmark.oracles import seen_by, twin_of
 from datasets.batch import Dataset
 from datasets.tasks.base import task_for
 from defenses.build import CheckpointInfo, defended_model
@@ -45,7 +46,7 @@ def evaluate_cell(
         task=task_for(dataset.spec),
         spec=dataset.spec,
         randomness=entry.randomness,
-        twin=_twin(cell, dataset, checkpoints, device) if Need.TWIN in protocol.needs else None,
+        twin=twin_of(entry, _twin(cell, dataset, checkpoints, device)) if Need.TWIN in protocol.needs else None,
     )
     identity = Identity(
         key=cell.key,
@@ -56,7 +57,7 @@ def evaluate_cell(
         attack_seed=cell.attack_seed,
         revisions=cell.revisions,
     )
-    batch = dataset.splits[cell.split].take(np.arange(cell.n_samples))
+    batch = seen_by(entry, dataset.splits[cell.split].take(np.arange(cell.n_samples)), dataset.spec)
     record, samples, adversarials = assess(subject, batch, protocol, identity, device=device, progress=progress)
     return *with_certificates(entry, model, batch.to(device), record, samples), adversarials
 

@@ -16,6 +16,7 @@ from benchmark.access import Subject, slots_for
 from benchmark.assessment import check_model, full_precision
 from benchmark.evaluation_cell import load_dataset
 from benchmark.obstacles import base_chain, needs_weights
+from benchmark.oracles import seen_by
 from benchmark.stored_adversarials import balls, stored_points, take
 from benchmark.weights import current_weights
 from datasets.batch import Batch
@@ -161,7 +162,8 @@ class Verifier:
         size = len(dataset.splits[record.split])
         if len(sample_ids) and not 0 <= sample_ids.min() <= sample_ids.max() < size:
             raise _Wrong(f"it holds samples beyond the {size} of its split")
-        return dataset.splits[record.split].take(sample_ids).to(self._place.device)
+        batch = dataset.splits[record.split].take(sample_ids)
+        return seen_by(DEFENSES[record.defense["name"]], batch, dataset.spec).to(self._place.device)
 
 
 def written_in_schema(store: RecordStore, key: str) -> int:

@@ -51,13 +51,13 @@ def defended_model(
     digests, files, card = [], [], {}
     with seeded(seed):
         for link in chain:
-            model = build_untrained(link, dataset, base=model)
+            base, model = model, build_untrained(link, dataset, base=model)
             if not _has_weights(link):
                 continue
             path = _weights(link, dataset, seed, folder)
             card = checkpoints.read_card(path)
             _check_card(card, link, dataset, seed, path)
-            digests.append(checkpoints.load(path, model))
+            digests.append(checkpoints.load(path, model, base=base))
             files.append(path)
     model.eval().requires_grad_(False)
     digest = digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()

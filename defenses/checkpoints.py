@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
@@ -60,7 +60,7 @@ def _revisions(path: Path) -> tuple[int, int] | None:
     return (card.get("defense_revision"), card.get("dataset_revision")) if card else None
 
 
-def save(path: Path, model: nn.Module, card: Mapping[str, object]) -> str:
+def save(path: Path, model: nn.Module, card: Mapping[str, object], *, without: Collection[str] = ()) -> str:
     """Writes the weights of a model and their card; the same weights give the same bytes.
 
     Parameters are stored in half precision (in single precision where a value does not fit), buffers such as the
@@ -71,6 +71,7 @@ def save(path: Path, model: nn.Module, card: Mapping[str, object]) -> str:
         path: Ends in .safetensors; its folder is made.
         model: Its whole state is stored, that of a wrapped base included.
         card: What to know about the weights, as JSON.
+        without: Names of tensors to leave out: those that the file of a wrapped base holds, see `kept_tensors`.
 
     Returns:
         sha256 of the weight file.
@@ -81,7 +82,8 @@ def save(path: Path, model: nn.Module, card: Mapping[str, object]) -> str:
     if path.suffix != SUFFIX:
         raise CheckpointError(f"weights are written to {SUFFIX} files, got {path.name}")
     parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
-    tensors = {name: _stored(name, tensor, name in parameters) for name, tensor in model.state_dict().items()}
+    state = {name: tensor for name, tensor in model.state_dict().items() if name not in without}
+    tensors = {name: _stored(name, tensor, name in parameters) for name, tensor in state.items()}
     content = serialise(tensors)
     digest = hashlib.sha256(content).hexdigest()
     full = {"schema": CARD_SCHEMA, **card, "torch": torch.__version__, "sha256": digest}
@@ -91,13 +93,35 @@ def save(path: Path, model: nn.Module, card: Mapping[str, object]) -> str:
     return digest
 
 
-def load(path: Path, model: nn.Module, sha256: str | None = None) -> str:
+def base_tensors(model: nn.Module, base: nn.Module | None) -> dict[str, str]:
+    """Returns the tensors of a model that belong to the base inside of it: their names in the model and in the base."""
+    if base is None:
+        return {}
+    own = {id(tensor): name for name, tensor in base.state_dict(keep_vars=True).items()}
+    return {name: own[id(tensor)] for name, tensor in model.state_dict(keep_vars=True).items() if id(tensor) in own}
+
+
+def kept_tensors(model: nn.Module, base: nn.Module, before: Mapping[str, Tensor]) -> set[str]:
+    """Returns the names of the base's tensors that training left as they were, bit by bit.
+
+    Args:
+        model: The trained model; a base that it moved or copied is not found inside of it.
+        base: The model that it wraps.
+        before: State of the base before the training, in memory of its own.
+    """
+    named = base_tensors(model, base)
+    state = {name: tensor.cpu() for name, tensor in model.state_dict().items() if name in named}
+    return {name for name, tensor in state.items() if torch.equal(tensor, before[named[name]].cpu())}
+
+
+def load(path: Path, model: nn.Module, sha256: str | None = None, *, base: nn.Module | None = None) -> str:
     """Loads weights into a model, in the precision of the model.
 
     Args:
         path: A safetensors file.
         model: Must have exactly the stored tensors.
         sha256: Expected checksum; None for the one of the card beside the file, where there is one.
+        base: The model that this one wraps, with its weights: its tensors may be absent from the file.
 
     Returns:
         sha256 of the file.
@@ -124,7 +148,7 @@ def load(path: Path, model: nn.Module, sha256: str | None = None) -> str:
         tensors = parse(content)
     except SafetensorError as error:
         raise CheckpointError(f"{path} is not a whole safetensors file ({error}); download or train it again") from None
-    _fill(model, tensors, path)
+    _fill(model, tensors, path, base_tensors(model, base))
     return digest
 
 
@@ -157,8 +181,9 @@ def _stored(name: str, tensor: Tensor, is_parameter: bool) -> Tensor:
     return half if is_parameter and torch.isfinite(half).all() else tensor
 
 
-def _fill(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
+def _fill(model: nn.Module, tensors: dict[str, Tensor], path: Path, present: Collection[str]) -> None:
     wanted = model.state_dict()
+    wanted = {name: tensor for name, tensor in wanted.items() if name in tensors or name not in present}
     missing, strangers = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
     shapes = [name for name in wanted.keys() & tensors.keys() if wanted[name].shape != tensors[name].shape]
     if missing or strangers or shapes:
@@ -170,7 +195,8 @@ def _fill(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
     bad = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
     if bad:
         raise CheckpointError(f"{path} holds NaN or infinity in {bad[:3]}; train it again")
-    model.load_state_dict({name: tensor.to(wanted[name].dtype) for name, tensor in tensors.items()})
+    stored = {name: tensor.to(wanted[name].dtype) for name, tensor in tensors.items()}
+    model.load_state_dict(stored, strict=False)  # what is not stored was checked above: the base holds it
 
 
 def _replace(path: Path, content: bytes) -> None:

@@ -47,10 +47,11 @@ def train_defense(
     """
     if entry.recipe is None:
         raise InvalidEntryError(f"defense {entry.name} has no recipe: there is nothing to train" + _base_hint(entry))
-    base, base_card = None, None
+    base, base_card, before = None, None, {}
     if entry.base is not None:
         base, info = defended_model(DEFENSES[entry.base], dataset.spec, seed, folder)
         base_card = {"defense": entry.base, "sha256": info.sha256}
+        before = {name: tensor.clone() for name, tensor in base.state_dict().items()}
     with seeded(seed, device):
         model = build_untrained(entry, dataset.spec, base=base)
     options = merged_options(entry.recipe, dataset.spec.name)
@@ -76,7 +77,8 @@ def train_defense(
             "seconds": training.seconds,
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
         }
-        checkpoints.save(path, model, {**card, **outcome})
+        kept = checkpoints.kept_tensors(model, base, before) if base is not None else ()
+        checkpoints.save(path, model, {**card, **outcome}, without=kept)
     return path
 
 

@@ -192,10 +192,19 @@ class DefenseEntry:
     """What is known of its robust score; only controls have it, honest defenses that serve as one included."""
     ranks: bool = True
     """Whether it may have a rank; demonstrations and oracles may not."""
+    oracle: bool = False
+    """Whether it is told the true label, as one-hot `context`, to show what such a leak does; it never ranks."""
     revision: int = 1
     """Raised when the model or its training changes."""
 
     def __post_init__(self) -> None:
+        if self.oracle and self.ranks:
+            raise InvalidEntryError(
+                f"defense {self.name} is told the true labels (oracle=True) and would rank; a model that ranks sees "
+                "images alone: write ranks=False, or take oracle=True away"
+            )
+        if self.oracle and set(self.tasks) != {"classification"}:
+            raise InvalidEntryError(f"defense {self.name}: an oracle is told the class of an image, got {self.tasks}")
         if not self.tasks:
             raise InvalidEntryError(f"defense {self.name}: name at least one task")
         if self.recipe is None and self.base is None and not self.checkpoints:
@@ -234,5 +243,6 @@ class DefenseEntry:
             "certificate": reference_name(self.certificate) if self.certificate else None,
             "truth": self.truth.card() if self.truth else None,
             "ranks": self.ranks,
+            "oracle": self.oracle,
             "revision": self.revision,
         }

@@ -1,0 +1,31 @@
+from registry import DEFENSES, DefenseEntry, Family, Paper, Randomness, Recipe
+
+DEFENSES.add(
+    DefenseEntry(
+        name="Dhar2026DGMPOracle",
+        summary="A demonstration, not a defense: DGMP's generator is told the true label of every test image.",
+        family=Family.PURIFICATION,
+        paper=Paper(
+            title="Towards building robust models for unimodal and multimodal medical imaging data",
+            authors="Dhar et al.",
+            year=2026,
+            url="https://doi.org/10.1016/j.inffus.2025.103822",
+            venue="Information Fusion 127:103822",
+        ),
+        tasks=("classification",),
+        build="defenses.purifiers.dgmp:build_told",
+        base="Undefended",
+        recipe=Recipe(
+            train="defenses.recipes.dgmp:train", options={"epochs": 20, "batch_size": 32, "weight_decay": 1e-4}
+        ),
+        randomness=Randomness.SAMPLE,
+        ranks=False,
+        oracle=True,
+        departures="It shows a flaw of the released evaluation: the class-conditional generator is given the "
+        "one-hot true label of the test image, clean or attacked, and makes an image of that class whatever it "
+        "sees. Its accuracy measures the generator, not robustness, so it never ranks; Dhar2026DGMPShuffled is "
+        "its control. The generator is a small variational autoencoder with a Wasserstein critic (64 latent "
+        "numbers, one head, one attention unit per resolution) and is trained on images: the released code takes "
+        "its three losses of the discriminator's tag instead.",
+    )
+)

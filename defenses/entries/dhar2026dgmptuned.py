@@ -1,0 +1,22 @@
+from registry import DEFENSES, DefenseEntry, Family, Paper, Randomness, Recipe
+
+DEFENSES.add(
+    DefenseEntry(
+        name="Dhar2026DGMPTuned",
+        summary="DGMP without labels, with its classifier trained further on the purified training images.",
+        family=Family.PURIFICATION,
+        paper=Paper(
+            title="Towards building robust models for unimodal and multimodal medical imaging data",
+            authors="Dhar et al.",
+            year=2026,
+            url="https://doi.org/10.1016/j.inffus.2025.103822",
+            venue="Information Fusion 127:103822",
+        ),
+        tasks=("classification",),
+        build="defenses.purifiers.dgmp:build_tuned",
+        base="Dhar2026DGMP",
+        recipe=Recipe(train="defenses.recipes.standard:train", options={"epochs": 10, "lr": 5e-4}),
+        randomness=Randomness.SAMPLE,
+        departures="As Dhar2026DGMP; whether the published classifier sees purified images in training is not said.",
+    )
+)

@@ -1,0 +1,33 @@
+from registry import DEFENSES, DefenseEntry, Family, Paper, Recipe, linf
+
+DEFENSES.add(
+    DefenseEntry(
+        name="Liao2018HGD",
+        summary="A U-Net removes what it takes for the perturbation, trained on the classifier's logits.",
+        family=Family.PURIFICATION,
+        paper=Paper(
+            title="Defense against Adversarial Attacks Using High-Level Representation Guided Denoiser",
+            authors="Liao et al.",
+            year=2018,
+            url="https://arxiv.org/abs/1712.02976",
+            venue="CVPR",
+        ),
+        tasks=("classification",),
+        build="defenses.purifiers.hgd:build",
+        base="Undefended",
+        recipe=Recipe(
+            train="defenses.recipes.hgd:train",
+            options={
+                "epochs": 10,
+                "batch_size": 32,
+                "weight_decay": 1e-4,
+                "eps": 8 / 255,
+                "steps": 4,
+                "bfloat16": True,
+            },
+        ),
+        trained_for=linf(8 / 255),
+        departures="A small U-Net. Its training images are attacked by PGD at one budget on the one classifier it "
+        "guards, afresh in every epoch, in place of a fixed set from FGSM and I-FGSM on several classifiers.",
+    )
+)

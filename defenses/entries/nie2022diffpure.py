@@ -1,0 +1,27 @@
+from registry import DEFENSES, DefenseEntry, Family, Paper, Randomness, Recipe
+
+DEFENSES.add(
+    DefenseEntry(
+        name="Nie2022DiffPure",
+        summary="Every input is diffused with noise and denoised by the reverse steps of a small diffusion model.",
+        family=Family.PURIFICATION,
+        paper=Paper(
+            title="Diffusion Models for Adversarial Purification",
+            authors="Nie et al.",
+            year=2022,
+            url="https://arxiv.org/abs/2205.07460",
+            venue="ICML",
+        ),
+        tasks=("classification",),
+        build="defenses.purifiers.diffpure:build",
+        build_options={"until": 75, "steps": 10},
+        base="Undefended",
+        recipe=Recipe(
+            train="defenses.recipes.diffusion:train", options={"epochs": 40, "batch_size": 32, "weight_decay": 1e-4}
+        ),
+        randomness=Randomness.SAMPLE,
+        departures="A small U-Net without attention, trained on the training images at times up to t* alone, "
+        "without an average of its weights; t* is 75 of 1000. 10 deterministic DDIM steps in place of a "
+        "stochastic differential equation; the gradient is the true one through all of them.",
+    )
+)

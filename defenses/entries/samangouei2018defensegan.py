@@ -1,0 +1,26 @@
+from registry import DEFENSES, DefenseEntry, Family, Paper, Randomness, Recipe
+
+DEFENSES.add(
+    DefenseEntry(
+        name="Samangouei2018DefenseGAN",
+        summary="Every input is replaced by the closest image that a generator makes, found by gradient descent.",
+        family=Family.PURIFICATION,
+        paper=Paper(
+            title="Defense-GAN: Protecting Classifiers Against Adversarial Attacks Using Generative Models",
+            authors="Samangouei et al.",
+            year=2018,
+            url="https://arxiv.org/abs/1805.06605",
+            venue="ICLR",
+        ),
+        tasks=("classification",),
+        build="defenses.purifiers.defense_gan:build",
+        base="Undefended",
+        recipe=Recipe(
+            train="defenses.recipes.defense_gan:train", options={"epochs": 24, "batch_size": 32, "weight_decay": 1e-4}
+        ),
+        randomness=Randomness.SAMPLE,
+        departures="4 random starts of 30 steps in place of 10 of 200. A small generator (32 latent numbers), "
+        "trained as a variational autoencoder with a Wasserstein critic: a few hundred images do not train a "
+        "plain GAN. The gradient is the true one, through every step of the descent.",
+    )
+)

@@ -1,0 +1,70 @@
+"""Training of DGMP: a generator on clean images first, then the encoder that purifies through the frozen generator."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from datasets.batch import Dataset
+from defenses.purifiers.critic import Critic
+from defenses.purifiers.purified import LatentPurified
+from defenses.recipes.generator import GeneratorOptions, Triplet, fit_generator
+from defenses.recipes.options import read_options
+from defenses.recipes.purification import fit_purifier
+from defenses.recipes.training import Progress, Training
+from defenses.seeding import seeded
+from registry.errors import InvalidEntryError
+
+
+@dataclass(frozen=True, kw_only=True)
+class DgmpOptions(GeneratorOptions):
+    """Hyper-parameters of both stages; each has all `epochs`."""
+
+    noise: float = 0.1
+    """Standard deviation, in input units, of the Gaussian noise on the inputs of the second stage."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.noise < 0:
+            raise InvalidEntryError(f"option noise must be 0 or more, got {self.noise}")
+
+
+def train(
+    model: LatentPurified,
+    dataset: Dataset,
+    options: Mapping[str, object],
+    *,
+    seed: int,
+    device: str,
+    progress: Progress | None = None,
+) -> Training:
+    """Trains the generator with an encoder of its own, freezes it, and trains the purifier's encoder on noisy images.
+
+    Both stages have the same triplet loss between the purified and the clean image; the classifier is not trained.
+
+    Args:
+        model: Trained in place; its generator decides whether labels are used.
+        dataset: Classification of single images.
+        options: See `DgmpOptions`.
+        seed: Seed of everything random.
+        device: Torch device.
+        progress: Told the finished fraction and a short text after every step, or None.
+
+    Returns:
+        The training of the second stage; its time includes the first.
+    Source: Dhar et al. 2026, doi 10.1016/j.inffus.2025.103822, as described in its abstract and documentation.
+    """
+    chosen = read_options(DgmpOptions, options)
+
+    def tell(before: float) -> Progress | None:
+        return None if progress is None else lambda done, text: progress(before + done / 2, text)
+
+    shared, generator = {"seed": seed, "device": device}, model.transform.generator
+    first = fit_generator(generator, model.net, dataset, chosen, progress=tell(0.0), **shared)
+    generator.requires_grad_(False)
+    with seeded(seed, device):
+        loss = Triplet(Critic(dataset.spec.input_shape).to(device), chosen, noise=chosen.noise)
+    second = fit_purifier(model, dataset, chosen, progress=tell(0.5), batch_loss=loss, **shared)
+    seconds = round(first.seconds + second.seconds, 3)
+    return dataclasses.replace(second, seconds=seconds)
