@@ -15,7 +15,7 @@ from registry import PROTOCOLS, AttackProtocol, Budget, CellFacts, Family, Membe
 
 GRID = tuple(linf(hundredths / 100) for hundredths in (*range(1, 11), 20, 30))
 PAPER = Paper(
-    title="MI-Protector",
+    title="Towards building robust models for unimodal and multimodal medical imaging data",
     authors="Dhar et al.",
     year=2026,
     url="https://doi.org/10.1016/j.inffus.2025.103822",
