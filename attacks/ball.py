@@ -118,6 +118,11 @@ def ball_for(threat_model: ThreatModel, budget: Budget, originals: Tensor, *, su
     return Ball(norm=threat_model.norm, originals=originals, eps=eps, support=support)
 
 
+def whole_box(originals: Tensor) -> Ball:
+    """Returns the balls of changes without a size, such as corruptions: every image in [0, 1] is allowed."""
+    return Ball(norm=Norm.LINF, originals=originals, eps=originals.new_ones([1] * originals.ndim))
+
+
 def support_mask(threat_model: ThreatModel, inputs: Tensor, mask: Tensor | None) -> Tensor | None:
     """Returns where a threat model allows changes: bool of the inputs' shape, or None for everywhere.
 

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from attacks.ball import Ball, ball_for, support_mask
+from attacks.ball import Ball, ball_for, support_mask, whole_box
 from attacks.draws import KeyedRandom
 from attacks.judging import FINAL, SELECTION, judge_scores
 from attacks.loop import Search, run_search
 from attacks.objectives import objective_for
-from attacks.shell import WorstCase, admit_inputs, verify
+from attacks.shell import LastPoint, WorstCase, admit_inputs, verify
 from attacks.victim import Access
 from datasets.batch import Batch
 from registry import AttackProtocol, Budget, CellFacts, Member, Randomness, ThreatKind, resolve
@@ -84,7 +84,8 @@ def run_protocol(
     """Attacks every sample at every budget, in ascending order.
 
     A sample that is finished at one budget stays so at larger ones, with the same adversarial; any other sample's worst
-    candidate is where the next budget begins.
+    candidate is where the next budget begins. Without a cascade every budget begins at the originals, and the score of
+    a sample is the one at the attack's last point, even where it is above the clean one.
 
     Args:
         access: Victim, its faster copy, surrogates.
@@ -111,12 +112,14 @@ def run_protocol(
     outcomes = []
     for index, budget in enumerate(protocol.budgets):
         share = _Share(watch, index, len(protocol.budgets), budget)
+        if not protocol.cascades:
+            worst = LastPoint(batch.inputs, start)
         members = _run_budget(access, batch, protocol, facts, budget, worst, names, seed, share)
         scores = judge_scores(victim, batch.with_inputs(worst.points), FINAL) if stochastic else worst.scores.clone()
         outcomes.append(
             BudgetOutcome(
                 budget=budget,
-                scores=torch.minimum(scores, clean),
+                scores=torch.minimum(scores, clean) if protocol.cascades else scores,
                 points=worst.points.clone(),
                 found_by=tuple(names[m] if m >= 0 else "" for m in worst.member.tolist()),
                 step=worst.step.clone(),
@@ -128,8 +131,11 @@ def run_protocol(
 
 def _run_budget(access, batch, protocol, facts, budget, worst, names, seed, share) -> list[MemberOutcome]:
     """Runs the members of one budget, each on what survives the ones before it."""
-    mask = support_mask(protocol.threat_model, batch.inputs, batch.targets.get("mask"))
-    ball = ball_for(protocol.threat_model, budget, batch.inputs, support=mask)
+    if protocol.threat_model.kind is ThreatKind.CORRUPTION:
+        ball = whole_box(batch.inputs)
+    else:
+        mask = support_mask(protocol.threat_model, batch.inputs, batch.targets.get("mask"))
+        ball = ball_for(protocol.threat_model, budget, batch.inputs, support=mask)
     members = protocol.ensemble(facts, budget)
     outcomes = []
     for place, member in enumerate(members):

@@ -152,6 +152,8 @@ def _advance(search: Search, rows: Rows, candidates: Candidates) -> None:
     search.violations += checked.violations
     if not search.moved[rows.sample].all():
         search.moved[rows.sample] |= (checked.points != ball.originals).flatten(1).any(1)
+    if query.counts is not None:
+        counted = counted & query.counts
     batch = batch.with_inputs(checked.points)
     if "goal" in rows.batch.targets:
         batch = batch.with_target("goal", rows.batch.targets["goal"])
@@ -170,7 +172,7 @@ def _advance(search: Search, rows: Rows, candidates: Candidates) -> None:
     rows.step = rows.step + 1
     candidates.add(rows, checked.points, answer, counted & ~failed)
     attack.tell(rows, query._replace(points=checked.points), answer)
-    if wants_gradient and search.judge.randomness is Randomness.NONE:
+    if wants_gradient and query.counts is None and search.judge.randomness is Randomness.NONE:
         rows.done = rows.done | _stuck(search, rows, checked.points, answer.gradient)
 
 

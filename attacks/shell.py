@@ -133,3 +133,22 @@ class WorstCase:
         self.scores[chosen] = scores[rows]
         self.member[chosen] = member
         self.step[chosen] = step[rows]
+
+
+class LastPoint(WorstCase):
+    """The latest candidate of each sample whatever its score, for protocols that do not cascade.
+
+    Args:
+        originals: (n, ...), the clean images.
+        clean_scores: float32 (n,).
+    """
+
+    def __init__(self, originals: Tensor, clean_scores: Tensor) -> None:
+        super().__init__(originals, clean_scores, stop_at=-1.0)  # wrong samples are attacked too
+
+    def offer(self, samples: Tensor, points: Tensor, scores: Tensor, member: int, step: Tensor) -> None:
+        """Keeps every candidate that has a score."""
+        known = ~scores.isnan()
+        chosen = samples[known]
+        self.points[chosen], self.scores[chosen] = points[known], scores[known]
+        self.member[chosen], self.step[chosen] = member, step[known]

@@ -93,6 +93,8 @@ class Query(NamedTuple):
     """Whether the gradient at the points is wanted."""
     free: bool = False
     """Points may lie outside the ball, as those of minimal-norm attacks do; only the ones inside count."""
+    counts: Tensor | None = None
+    """bool (N,): rows whose point is a candidate; None for all. A replay proposes its last point alone."""
 
 
 class SteppedAttack(Protocol):

@@ -45,9 +45,10 @@ def certify(
         ranked: The data set's ranked budget.
 
     Returns:
-        None instead of adversarials where nobody attacked.
+        None instead of adversarials where nobody attacked, and of protocols that do not cascade: their scores are no
+        bounds of anything, and what they replay is deterministic.
     """
-    if not outcome.budgets:
+    if not outcome.budgets or not protocol.cascades:
         return outcome, None
     certified = certified_budgets(victim, outcome, ranked)
     book = _Book(victim, batch, protocol.threat_model, outcome.clean_scores)

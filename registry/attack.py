@@ -114,6 +114,9 @@ class AttackProtocol:
     """Kinds of randomness it is made for; empty for all."""
     ranks: bool = False
     """Whether its worst case may rank a row."""
+    cascades: bool = True
+    """Whether a score is the worst case over all points, members and smaller budgets. Otherwise every budget begins at
+    the originals and each sample is scored at the last point its one member proposes, as papers and corruptions do."""
     reference: Paper | None = None
     """Publication."""
     revision: int = 1
@@ -126,6 +129,8 @@ class AttackProtocol:
             return
         if not self.budgets:
             raise InvalidEntryError(f"protocol {self.name}: name at least one budget")
+        if self.ranks and not self.cascades:
+            raise InvalidEntryError(f"protocol {self.name}: only a worst case may rank, and it does not cascade")
         sizes = [budget.size for budget in self.budgets]
         if sizes != sorted(set(sizes)):
             raise InvalidEntryError(f"protocol {self.name}: budgets must ascend, got {sizes}")
@@ -146,6 +151,8 @@ class AttackProtocol:
         names = [member.name for member in members]
         if len(set(names)) != len(names):
             raise InvalidEntryError(f"protocol {self.name}: member names must differ, got {names}")
+        if not self.cascades and len(names) != 1:
+            raise InvalidEntryError(f"protocol {self.name}: without a cascade it has one member, got {names}")
         return members
 
     def card(self) -> dict[str, object]:
@@ -161,6 +168,7 @@ class AttackProtocol:
             "families": sorted(self.families),
             "randomness": sorted(self.randomness),
             "ranks": self.ranks,
+            "cascades": self.cascades,
             "reference": self.reference.card() if self.reference else None,
             "revision": self.revision,
         }

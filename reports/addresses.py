@@ -24,6 +24,11 @@ def board_page(board: Leaderboard, suffix: str = "html") -> str:
     return f"boards/{parts[0]}-{text}.{suffix}"
 
 
+def corruption_page(dataset: str, suffix: str = "html") -> str:
+    """Returns the page of a data set's corruption board."""
+    return f"boards/{slug(dataset)}-corruptions.{suffix}"
+
+
 def unusual_rules(threat_model: ThreatModel) -> list[str]:
     """Returns what of a threat model differs from the default, apart from its norm and the attacker's knowledge."""
     default = ThreatModel()

@@ -49,6 +49,10 @@ class PublishedClaim:
     source: str
     budget: Budget | None
 
+    def speaks_of(self, dataset: DatasetFacts) -> bool:
+        """Returns whether it is about a data set, by the entry's or the paper's name of it."""
+        return self.dataset.lower() in (dataset.name.lower(), dataset.title.lower())
+
 
 @dataclass(frozen=True, kw_only=True)
 class KnownTruth:

@@ -17,6 +17,10 @@ from reports.pooling import Pooled, pool_estimates
 from reports.survivors import survivor_figure
 from results.record import Flag, RecordStatus
 
+CLEAN_METRICS = ("accuracy", "clean_accuracy", "clean_dice")
+"""What claims call a score on unchanged images."""
+REPLAYS = ("paper:", "as-released:")
+"""Beginnings of the protocols that replay what a paper did."""
 Step = tuple[Leaderboard, Row]
 """A board, and the row of this page's defense on it."""
 
@@ -139,20 +143,22 @@ def _points(rows: Sequence[tuple[float, Row]]) -> list[CurvePoint]:
 
 
 def _claim(claim: PublishedClaim, steps: Sequence[Step], others: Sequence[Cell]) -> dict[str, object]:
-    """Returns a published number with what was measured on the same data set at the same budget."""
-    row = next((row for _, row in steps if claim in row.claims), None)
-    if row is None:
-        return {"claim": claim, "row": None, "paper": []}
-    dataset = row.cells[0].dataset.name
-    weights = {cell.record.checkpoint.sha256 for cell in row.cells if cell.record.checkpoint}
+    """Returns a published number with what was measured on the same data: at its budget, or clean where it is clean."""
+    about = [(board, row) for board, row in steps if claim.speaks_of(board.dataset)]
+    row = next((row for _, row in about if claim in row.claims), None)
+    clean = about[0][1].clean if about and claim.metric in CLEAN_METRICS else None
+    weights = {cell.record.checkpoint.sha256 for _, own in about for cell in own.cells if cell.record.checkpoint}
     measured: dict[str, list] = {}
     for cell in others:
-        own = cell.record.checkpoint is not None and cell.record.checkpoint.sha256 in weights
-        if own and cell.dataset.name == dataset and cell.protocol.startswith("paper:"):
-            at = [result for budget, result in cell.budgets if budget.label == claim.budget.label]
-            measured.setdefault(cell.protocol, []).extend(r.metrics["robust"] for r in at if "robust" in r.metrics)
+        if claim.budget is None or not claim.speaks_of(cell.dataset) or not cell.protocol.startswith(REPLAYS):
+            continue
+        sha256 = cell.record.checkpoint.sha256 if cell.record.checkpoint else None
+        if weights and sha256 not in weights:
+            continue
+        at = [result for budget, result in cell.budgets if budget.label == claim.budget.label]
+        measured.setdefault(cell.protocol, []).extend(r.metrics["robust"] for r in at if "robust" in r.metrics)
     paper: list[tuple[str, Pooled]] = [(name, pool_estimates(found)) for name, found in measured.items() if found]
-    return {"claim": claim, "row": row, "paper": paper}
+    return {"claim": claim, "row": row, "clean": clean, "paper": paper}
 
 
 def _other_lines(cell: Cell) -> list[dict[str, object]]:

@@ -65,10 +65,10 @@ def _table(board: Leaderboard, root: str) -> list[str]:
     lines = []
     if board.constant_predictor is not None:
         lines += [f"Constant predictor: {percent(board.constant_predictor)} % (n = {board.n}).", ""]
-    lines += [_line(HEADINGS), _line("---" for _ in HEADINGS)]
-    lines += [_line(_cells(row, root)) for row in board.rows]
+    lines += [table_line(HEADINGS), table_line("---" for _ in HEADINGS)]
+    lines += [table_line(_cells(row, root)) for row in board.rows]
     for failed in board.failures:
-        lines.append(_line(["–", escape(failed.defense.name), *[""] * 7, f"failed: {escape(failed.message)}", ""]))
+        lines.append(table_line(["–", escape(failed.defense.name), *[""] * 7, f"failed: {escape(failed.message)}", ""]))
     reasons = [f"- {escape(row.defense.name)}: {escape('; '.join(row.reasons))}" for row in board.rows if row.reasons]
     return [*lines, "", *reasons] if reasons else lines
 
@@ -97,5 +97,6 @@ def _score(pooled: Pooled) -> str:
     return f"{percent(pooled.value)} [{percent(pooled.estimate.low)}, {percent(pooled.estimate.high)}]"
 
 
-def _line(cells: Iterable[str]) -> str:
+def table_line(cells: Iterable[str]) -> str:
+    """Returns one row of a table."""
     return "| " + " | ".join(cells) + " |"

@@ -9,7 +9,7 @@ from jinja2 import Environment
 
 from registry import TASKS
 from registry.metric import TaskSpec
-from reports.addresses import INDEX, METHODOLOGY, board_page, defense_page, unusual_rules
+from reports.addresses import INDEX, METHODOLOGY, board_page, corruption_page, defense_page, unusual_rules
 from reports.cards import DefenseFacts
 from reports.controls import TOLERANCE
 from reports.html import metric_spec
@@ -50,7 +50,13 @@ def render_methodology(env: Environment, standings: Standings) -> str:
     )
 
 
-def render_board(env: Environment, standings: Standings, board: Leaderboard, siblings: Iterable[Leaderboard]) -> str:
+def render_board(
+    env: Environment,
+    standings: Standings,
+    board: Leaderboard,
+    siblings: Iterable[Leaderboard],
+    corrupted: frozenset[str] = frozenset(),
+) -> str:
     """Returns the page of one board.
 
     Args:
@@ -58,6 +64,7 @@ def render_board(env: Environment, standings: Standings, board: Leaderboard, sib
         standings: All boards, for the footer.
         board: The board.
         siblings: All boards of its data set, itself among them; they become the links between budgets.
+        corrupted: Data sets that have a corruption board.
     """
     names = sorted({name for row in board.rows for name in row.metrics})
     specs = [metric_spec(board.dataset.task, name) for name in names]
@@ -68,7 +75,7 @@ def render_board(env: Environment, standings: Standings, board: Leaderboard, sib
         site=standings,
         board=board,
         task=task_spec(board.dataset.task),
-        tabs=[_tab(sibling, board) for sibling in siblings],
+        tabs=[*(_tab(sibling, board) for sibling in siblings), *_corruption_tab(board.dataset.name, corrupted)],
         ranked=[_linked(row) for row in board.ranked],
         unranked=[_linked(row) for row in board.unranked],
         certified=[_linked(row) for row in (*board.ranked, *board.unranked) if row.certified],
@@ -105,6 +112,12 @@ def _tab(sibling: Leaderboard, board: Leaderboard) -> dict[str, object]:
         "current": sibling is board,
         "ranked": sibling.ranks,
     }
+
+
+def _corruption_tab(name: str, corrupted: frozenset[str]) -> list[dict[str, object]]:
+    """Returns the link to a data set's corruption board, where it has one."""
+    href = BELOW_ROOT + corruption_page(name)
+    return [{"label": "corruptions", "href": href, "current": False, "ranked": False}] if name in corrupted else []
 
 
 def _first_order(mappings: Iterable[dict[str, object]]) -> list[str]:

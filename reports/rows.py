@@ -142,11 +142,10 @@ def _corpus(metrics: Mapping[str, Estimate]) -> dict[str, Estimate]:
 
 def _claims(cell: Cell, budget: Budget):
     """Returns the published claims for this data set, by the entry's or the paper's name, and this budget."""
-    names = {cell.dataset.name.lower(), cell.dataset.title.lower()}
     return tuple(
         claim
         for claim in cell.defense.claims
-        if claim.dataset.lower() in names and claim.budget is not None and claim.budget.label == budget.label
+        if claim.speaks_of(cell.dataset) and claim.budget is not None and claim.budget.label == budget.label
     )
 
 

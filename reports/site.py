@@ -10,7 +10,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from registry.errors import ResultsError
-from reports.addresses import INDEX, METHODOLOGY, board_page
+from reports.addresses import INDEX, METHODOLOGY, board_page, corruption_page
+from reports.corruption import corruption_boards
+from reports.corruption_pages import render_corruption, render_corruption_markdown
 from reports.defense_pages import DefensePages
 from reports.exports import boards_by_dataset, render_csv, render_json
 from reports.html import ASSETS, TEMPLATES, environment
@@ -81,12 +83,19 @@ def render_site(standings: Standings) -> dict[str, bytes]:
     pages = dict(defenses.render())
     pages[INDEX] = render_index(env, standings, defenses.facts)
     pages[METHODOLOGY] = render_methodology(env, standings)
+    corruptions = corruption_boards(standings)
+    corrupted = frozenset(board.dataset.name for board in corruptions)
     fronts = []
     for siblings in boards_by_dataset(standings.boards).values():
         fronts.append(front_board(siblings))
         for board in siblings:
-            pages[board_page(board)] = render_board(env, standings, board, siblings)
+            pages[board_page(board)] = render_board(env, standings, board, siblings, corrupted)
             pages[board_page(board, "md")] = render_board_markdown(board)
+    for board in corruptions:
+        name = board.dataset.name
+        front = next((found for found in fronts if found.dataset.name == name), None)
+        pages[corruption_page(name)] = render_corruption(env, standings, board, front)
+        pages[corruption_page(name, "md")] = render_corruption_markdown(board)
     pages["leaderboard.json"] = render_json(standings)
     pages["leaderboard.csv"] = render_csv(standings)
     pages["leaderboard.md"] = render_overview(standings, fronts)

@@ -87,8 +87,15 @@ def stochastic(record: EvaluationRecord) -> bool:
     return record.defense.get("randomness", "none") != "none"
 
 
+def cascades(record: EvaluationRecord) -> bool:
+    """Returns whether scores are worst cases; those of replays and corruptions are of one point at one budget."""
+    return bool(record.protocol.get("cascades", True))
+
+
 def _order_problems(record: EvaluationRecord, scores: np.ndarray) -> Iterator[str]:
-    """Scores never rise above the clean ones, nor, without noise, from a smaller budget to a larger one."""
+    """Worst cases never rise above the clean scores, nor, without noise, from a smaller budget to a larger one."""
+    if not cascades(record):
+        return
     for index, row in enumerate(scores[1:]):
         before = scores[0] if stochastic(record) else scores[: index + 1].min(0)
         if (row > before + ROUNDING).any():

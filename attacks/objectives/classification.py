@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from datasets.batch import Batch
 from datasets.tasks.base import Task
@@ -81,6 +82,37 @@ class DifferenceOfLogitsRatio:
         return margin / (ordered[:, 0] - ordered[:, 2] + 1e-12)
 
 
+class CrossEntropyOfProbabilities:
+    """Cross-entropy that takes probabilities for logits, as papers have it by mistake; for replays only.
+
+    Its gradient carries the extra factor p (1 - p): where the model is confident it underflows, and the sign of zero
+    moves no pixel.
+    """
+
+    def __init__(self, task: Task) -> None:
+        _one_label(task, "probability-cross-entropy")
+
+    def __call__(self, logits: Tensor, batch: Batch, progress: Tensor) -> Tensor:
+        """Returns (N,) from logits (N, classes)."""
+        return F.cross_entropy(logits.softmax(1), batch.targets["label"], reduction="none")
+
+
+class ClampedBinaryCrossEntropy:
+    """Binary cross-entropy of each probability against the one-hot label, clamped at 1e-7 as Keras does; for replays.
+
+    Where a probability is clamped its gradient is exactly zero.
+    """
+
+    def __init__(self, task: Task) -> None:
+        _one_label(task, "clamped-binary-cross-entropy")
+
+    def __call__(self, logits: Tensor, batch: Batch, progress: Tensor) -> Tensor:
+        """Returns (N,) from logits (N, classes)."""
+        probabilities = logits.softmax(1).clamp(1e-7, 1 - 1e-7)
+        wanted = F.one_hot(batch.targets["label"], logits.shape[1]).to(logits.dtype)
+        return F.binary_cross_entropy(probabilities, wanted, reduction="none").mean(1)
+
+
 class FeatureDistance:
     """Distance of features from those of the original, for sources whose outputs are features and not logits.
 
@@ -110,4 +142,6 @@ OBJECTIVES = {
     "targeted-margin": TargetedMargin,
     "dlr": DifferenceOfLogitsRatio,
     "feature-distance": FeatureDistance,
+    "probability-cross-entropy": CrossEntropyOfProbabilities,
+    "clamped-binary-cross-entropy": ClampedBinaryCrossEntropy,
 }

@@ -1,0 +1,88 @@
+"""The corruption board: means over severities, the rank correlation with the ranked board, the same bytes every time."""
+
+from __future__ import annotations
+
+import pytest
+
+from registry import Budget, Norm, ThreatKind
+from reports.corruption import corruption_boards
+from reports.corruption_pages import correlation_text
+from reports.site import build_site
+from reports.standings import build_standings
+from tests.synthetic_records import make_defense, make_protocol, make_record, write_store
+
+SEVERITIES = [Budget(norm=Norm.SEVERITY, eps=severity) for severity in (1, 2, 3, 4, 5)]
+KINDS = ("blur", "gaussian")
+DEFENSES = {  # name: robust at 4/255, score at severity 1
+    "Undefended": (0.05, 0.80),
+    "Madry2018PGDAT": (0.50, 0.60),
+    "JPEG": (0.20, 0.70),
+    "Another": (0.30, 0.75),
+}
+
+
+def corruption(kind: str) -> dict:
+    card = make_protocol(f"corruption:{kind}", budgets=SEVERITIES, kind=ThreatKind.CORRUPTION)
+    return card | {"cascades": False}
+
+
+def records(names=tuple(DEFENSES), kinds=KINDS):
+    for name in names:
+        robust, first = DEFENSES[name]
+        defense = make_defense(name)
+        yield make_record(defense=defense, robust=(0.8, 0.6, robust, 0.0, 0.0))
+        for kind in kinds:
+            steps = [first - 0.1 * k for k in range(5)]
+            yield make_record(defense=defense, protocol=corruption(kind), robust=steps, flags=())
+
+
+@pytest.fixture(scope="module")
+def board(tmp_path_factory):
+    store = write_store(tmp_path_factory.mktemp("records"), records())
+    (found,) = corruption_boards(build_standings(store))
+    return found
+
+
+def test_rows_are_ordered_by_their_mean_over_corruptions_and_severities(board):
+    assert [row.defense.name for row in board.rows] == ["Undefended", "Another", "JPEG", "Madry2018PGDAT"]
+    first = board.rows[0]
+    assert first.mean == pytest.approx(0.6, abs=0.01)  # 0.8, 0.7, 0.6, 0.5, 0.4
+    assert first.mean_of("blur") == pytest.approx(first.mean)
+    assert board.names == KINDS and board.severities[0] == "severity 1" and len(board.severities) == 5
+
+
+def test_the_rank_correlation_is_the_one_worked_by_hand(board):
+    # robust ranks: Undefended 1, JPEG 2, Another 3, Madry 4; corruption ranks: 4, 2, 3, 1; squared distances 9, 0, 0, 9
+    assert board.correlation.n == 4
+    assert board.correlation.spearman == pytest.approx(1 - 6 * 18 / (4 * 15))
+    # of 6 pairs only (JPEG, Another) agrees: (1 - 5) / 6
+    assert board.correlation.kendall == pytest.approx(-4 / 6)
+    assert "n = 4 rows" in correlation_text(board.correlation)
+
+
+def test_a_row_without_every_corruption_has_no_mean_and_no_say(tmp_path):
+    made = [*records(("Undefended", "JPEG", "Another")), *records(("Madry2018PGDAT",), kinds=("blur",))]
+    (board,) = corruption_boards(build_standings(write_store(tmp_path, made)))
+    last = board.rows[-1]
+    assert last.defense.name == "Madry2018PGDAT" and last.mean is None and last.mean_of("gaussian") is None
+    assert board.correlation.n == 3
+
+
+def test_records_of_other_weights_than_the_ranked_row_are_left_out(tmp_path):
+    made = list(records(("Undefended", "JPEG")))
+    other = make_record(defense=make_defense("Undefended"), protocol=corruption("noise"), flags=(), weights="other")
+    (board,) = corruption_boards(build_standings(write_store(tmp_path, [*made, other])))
+    assert board.names == KINDS and all(row.mean is not None for row in board.rows)
+    assert correlation_text(board.correlation).startswith("Too few")
+
+
+def test_pages_link_both_boards_and_are_the_same_bytes_twice(tmp_path):
+    made = list(records())
+    one = build_site(write_store(tmp_path / "one", made), tmp_path / "a")
+    build_site(write_store(tmp_path / "two", reversed(made)), tmp_path / "b")
+    names = [path.relative_to(tmp_path / "a") for path in one]
+    assert all((tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes() for name in names)
+    page = (tmp_path / "a/boards/breastmnist-corruptions.html").read_text()
+    assert "Spearman -0.80, Kendall -0.67 (n = 4 rows)" in page and "no worst case" in page
+    assert "breastmnist-corruptions.html" in (tmp_path / "a/boards/breastmnist-linf-4-255.html").read_text()
+    assert "Spearman -0.80" in (tmp_path / "a/boards/breastmnist-corruptions.md").read_text()
