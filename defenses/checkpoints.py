@@ -69,7 +69,8 @@ def save(path: Path, model: nn.Module, card: Mapping[str, object]) -> str:
 
     Args:
         path: Ends in .safetensors; its folder is made.
-        model: Its whole state is stored, that of a wrapped base included.
+        model: Its whole state is stored, that of a wrapped base included, unless its attribute `stored_elsewhere`
+            names submodules that stay as their own files have them: a frozen base need not be stored again.
         card: What to know about the weights, as JSON.
 
     Returns:
@@ -81,7 +82,7 @@ def save(path: Path, model: nn.Module, card: Mapping[str, object]) -> str:
     if path.suffix != SUFFIX:
         raise CheckpointError(f"weights are written to {SUFFIX} files, got {path.name}")
     parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
-    tensors = {name: _stored(name, tensor, name in parameters) for name, tensor in model.state_dict().items()}
+    tensors = {name: _stored(name, tensor, name in parameters) for name, tensor in _own_state(model).items()}
     content = serialise(tensors)
     digest = hashlib.sha256(content).hexdigest()
     full = {"schema": CARD_SCHEMA, **card, "torch": torch.__version__, "sha256": digest}
@@ -157,8 +158,14 @@ def _stored(name: str, tensor: Tensor, is_parameter: bool) -> Tensor:
     return half if is_parameter and torch.isfinite(half).all() else tensor
 
 
+def _own_state(model: nn.Module) -> dict[str, Tensor]:
+    """Returns the state of a model without the submodules that its attribute `stored_elsewhere` names."""
+    elsewhere = tuple(f"{name}." for name in getattr(model, "stored_elsewhere", ()))
+    return {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(elsewhere)}
+
+
 def _fill(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
-    wanted = model.state_dict()
+    wanted = _own_state(model)
     missing, strangers = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
     shapes = [name for name in wanted.keys() & tensors.keys() if wanted[name].shape != tensors[name].shape]
     if missing or strangers or shapes:
@@ -170,7 +177,8 @@ def _fill(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
     bad = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
     if bad:
         raise CheckpointError(f"{path} holds NaN or infinity in {bad[:3]}; train it again")
-    model.load_state_dict({name: tensor.to(wanted[name].dtype) for name, tensor in tensors.items()})
+    own = {name: tensor.to(wanted[name].dtype) for name, tensor in tensors.items()}
+    model.load_state_dict(model.state_dict() | own)
 
 
 def _replace(path: Path, content: bytes) -> None:
