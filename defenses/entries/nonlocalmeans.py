@@ -17,8 +17,8 @@ DEFENSES.add(
         build_options={"patch": 3, "distance": 3, "strength": 0.1},
         base="Undefended",
         departures=(
-            "A filter against Gaussian noise, here used against attacks. Flat patches in place of Gaussian ones, patches "
-            "and search windows smaller than for photographs, weight 1 for the pixel itself."
+            "Made against Gaussian noise, used here against attacks. Patches are flat in place of Gaussian; patches "
+            "and windows are smaller than for photographs, and the pixel itself has weight 1."
         ),
     )
 )
