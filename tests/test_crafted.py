@@ -40,6 +40,7 @@ def test_it_hands_over_the_point_that_is_worst_for_the_surrogate_and_asks_the_vi
     assert access.victim.spent.forwards == 0
     assert access.surrogates["bare"].spent.forwards == 5 * (1 + 2 * 16)
 
+    @torch.no_grad()
     def loss(points, label):
         return torch.nn.functional.cross_entropy(surrogate(points[None]), label[None])
 

@@ -21,7 +21,7 @@ from registry import Member, Norm, Randomness
 from reports.site import build_site
 from results.record import Estimate
 from tests.example_records import example_budget, example_record
-from tests.synthetic_records import make_record, write_store
+from tests.synthetic_records import make_defense, make_record, write_store
 from tests.test_recipes import toy_dataset
 from tests.toys import attack, batch_for, cnn, images, protocol_of
 
@@ -121,13 +121,13 @@ def test_show_prints_decibels_as_decibels():
 
 
 def test_board_and_page_show_it_beside_the_score(tmp_path):
-    made = make_record("JPEG")
+    made = make_record(defense=make_defense("JPEG"))
     clean = made.record.clean | {"restored_psnr": quality(33.25, 156), "restored_mse": quality(0.0123, 156)}
     first, *others = made.record.budgets
     attacked = {"restored_psnr": quality(21.75, 17), "attacked_psnr": quality(44.5, 17)}
     budgets = (replace(first, metrics=first.metrics | attacked), *others)
     record = replace(made.record, clean=clean, budgets=budgets)
-    store = write_store(tmp_path / "records", [replace(made, record=record), make_record("Undefended")])
+    store = write_store(tmp_path / "records", [replace(made, record=record), make_record()])
     build_site(store, tmp_path / "site")
     page = (tmp_path / "site" / "defenses" / "JPEG.html").read_text()
     board = (tmp_path / "site" / "boards" / "breastmnist-linf-1-255.html").read_text()

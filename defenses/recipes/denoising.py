@@ -67,7 +67,9 @@ def train(
     device: str,
     progress: Progress | None = None,
 ) -> Training:
-    """Trains the purifier of a model and selects the epoch of the best score on noisy validation images.
+    """Trains the purifier of a model and keeps the last epoch.
+
+    The task's score on the few images of a validation split says little about the quality of restored ones.
 
     Args:
         model: With `restored(images)` and `bare()`, see `defenses.stages`; the bare network must be frozen.
@@ -107,4 +109,14 @@ def train(
         generator = torch.Generator().manual_seed(VALIDATION_SEED)
         return batch.with_inputs(chosen.noisy(batch.inputs, generator).clamp(0, 1))
 
-    return fit(model, dataset, chosen, seed=seed, device=device, progress=progress, batch_loss=batch_loss, attack=noisy)
+    return fit(
+        model,
+        dataset,
+        chosen,
+        seed=seed,
+        device=device,
+        progress=progress,
+        batch_loss=batch_loss,
+        attack=noisy,
+        keep_last=True,
+    )

@@ -58,6 +58,7 @@ def fit(
     progress: Progress | None,
     batch_loss: BatchLoss,
     attack: Adversarial | None = None,
+    keep_last: bool = False,
 ) -> Training:
     """Trains a model on `train`, keeps the weights of the epoch that is best on `val`, and never reads `test`.
 
@@ -74,11 +75,12 @@ def fit(
         progress: Told the finished fraction and a short text after every step, or None.
         batch_loss: Mean loss of a batch.
         attack: Turns a validation batch into the one that selects the epoch; None to select on the clean one.
+        keep_last: Keep the last epoch instead, where the score of the task does not tell how good the training is.
     """
     started = time.monotonic()
     task, train, val = task_for(dataset.spec), dataset.splits["train"], dataset.splits["val"]
     steps = math.ceil(len(train) / options.batch_size) * options.epochs
-    selection, done = _Selection(), 0
+    selection, done = _Selection(keep_last), 0
     with seeded(seed, device) as generator:
         model.to(device=device, memory_format=training_layout(model, device))
         optimizer, scheduler = _optimizer(model, options, steps)
@@ -107,8 +109,9 @@ def fit(
 class _Selection:
     """The best epoch so far, its weights, and the curve of all."""
 
-    def __init__(self) -> None:
+    def __init__(self, keep_last: bool) -> None:
         self.curve: list[dict[str, float]] = []
+        self._keep_last = keep_last
         self.epoch = 0
         self.weights: dict[str, Tensor] = {}
         self._quality = (-math.inf, -math.inf)
@@ -116,7 +119,7 @@ class _Selection:
     def consider(self, model: nn.Module, row: dict[str, float], loss: float) -> None:
         self.curve.append(row)
         quality = (row.get("val_robust", row["val_clean"]), -loss)
-        if quality > self._quality:
+        if self._keep_last or quality > self._quality:
             self._quality, self.epoch, self.weights = quality, int(row["epoch"]), copy.deepcopy(model.state_dict())
 
 
