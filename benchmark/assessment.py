@@ -22,6 +22,7 @@ from attacks.victim import Access
 from benchmark.access import Subject, access_to, described, slots_for
 from benchmark.environment import provenance
 from benchmark.measure import model_cost, peak_memory_mb
+from benchmark.restoration import with_restored_images
 from benchmark.soundness_summary import escalation_of, flags_of
 from benchmark.stored_adversarials import certify
 from benchmark.summary import Summary
@@ -71,11 +72,12 @@ def assess(
     admit_inputs(batch)
     subject.task.check_targets(batch)
     with full_precision():
-        subject = check_model(subject, batch)
+        defended, subject = subject.model, check_model(subject, batch)
         run = _in_memory(subject, batch, protocol, slots_for(device), identity.attack_seed, progress)
         access, facts, (outcome, findings, escalation) = run
         outcome, adversarials = certify(access.victim, batch, protocol, outcome, subject.spec.ranked_budget)
         summary = Summary(access.victim, batch, subject.spec, outcome)
+        clean, budgets = with_restored_images(summary, defended, access.victim, batch, outcome)
         cost = _cost(subject.model, batch, access, identity.checkpoint, began, device)
     record = EvaluationRecord(
         key=identity.key,
@@ -90,11 +92,11 @@ def assess(
         attack_seed=identity.attack_seed,
         revisions=dict(identity.revisions),
         quality=subject.task.spec.quality,
-        clean=summary.clean,
+        clean=clean,
         constant_predictor=summary.constant_predictor,
         clean_class_recall=summary.clean_class_recall,
         clean_confusions=summary.clean_confusions,
-        budgets=summary.budgets,
+        budgets=budgets,
         flags=flags_of(findings),
         escalation=escalation_of(escalation, facts.ranked_budget),
         cost=cost,

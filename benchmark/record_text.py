@@ -6,11 +6,13 @@ from collections.abc import Mapping
 
 from benchmark.estimate import format_duration
 from benchmark.table import format_table
-from registry import Norm, format_eps
+from registry import RESTORATION, Norm, format_eps
 from results.record import BudgetResult, Escalation, Estimate, EvaluationRecord
 
 _IN_PIXELS = ("hd95", "false_positive_px")
 """Metrics in pixels, which are not shown as percent."""
+_RESTORATION = frozenset(spec.name for spec in RESTORATION)
+"""Metrics in dB and other units, which are not shown as percent."""
 
 
 def describe(record: EvaluationRecord) -> str:
@@ -130,6 +132,8 @@ def _estimates(estimates: Mapping[str, Estimate]) -> list[tuple[str, str]]:
 def _estimate(name: str, estimate: Estimate) -> str:
     if name in _IN_PIXELS:
         return f"{estimate.value:.2f}  [{estimate.low:.2f}, {estimate.high:.2f}]  n = {estimate.n}"
+    if name in _RESTORATION:
+        return f"{estimate.value:.4g}  [{estimate.low:.4g}, {estimate.high:.4g}]  n = {estimate.n}"
     return f"{estimate.value:.1%}  [{estimate.low:.1%}, {estimate.high:.1%}]  n = {estimate.n}"
 
 

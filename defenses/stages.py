@@ -37,7 +37,7 @@ def hidden_stages(model: nn.Module) -> tuple[str, ...]:
 
 
 class Layered(Protocol):
-    """What a model of several parts shows to attackers; each method is found by its name and may be left out."""
+    """What a model of several parts shows; each method is found by its name and may be left out."""
 
     def bare(self) -> nn.Module:
         """Returns the network without the defense in front of it: raw logits from images."""
@@ -46,6 +46,12 @@ class Layered(Protocol):
         """Returns the map from images to the features that the defense lives on, float32 (N, D).
 
         Source: Tramer et al. 2020, arXiv:2002.08347: an attack aims at what a defense relies on.
+        """
+
+    def restored(self, inputs: Tensor) -> Tensor:
+        """Returns the images that the network behind a purifier or filter sees, of the shape of the inputs.
+
+        Not for attackers but for readers: records say how far these images are from the clean ones, beside the score.
         """
 
 
@@ -70,3 +76,7 @@ class Preprocessed(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         return self.net(self.transform(inputs))
+
+    def restored(self, inputs: Tensor) -> Tensor:
+        """Returns the transformed images."""
+        return self.transform(inputs)

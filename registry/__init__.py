@@ -6,7 +6,7 @@ from registry.dataset import SPLITS, DatasetSpec, HarmfulConfusion, Source
 from registry.defense import Checkpoint, Claim, DefenseEntry, Family, KnownBy, Paper, Randomness, Recipe, Truth
 from registry.discovery import ROOT, BrokenEntry, load_entries
 from registry.lazy import Reference, resolve
-from registry.metric import DRAW_METRICS, MetricSpec, TaskSpec
+from registry.metric import DRAW_METRICS, RESTORATION, MetricSpec, TaskSpec
 from registry.suite import Suite
 from registry.tasks import BUILT_IN_TASKS
 from registry.threat_model import (
@@ -37,6 +37,7 @@ __all__ = [
     "DEFENSES",
     "DRAW_METRICS",
     "PROTOCOLS",
+    "RESTORATION",
     "ROOT",
     "SPLITS",
     "SUITES",

@@ -61,3 +61,36 @@ class TaskSpec:
     """Corpus metrics that this task's records may hold beside the mean score; they never rank."""
     revision: int = 1
     """Raised when the meaning of the score changes."""
+
+
+RESTORATION = (
+    MetricSpec(
+        name="restored_psnr",
+        title="PSNR",
+        unit="dB",
+        description="Peak signal-to-noise ratio of the restored image against the clean one, mean over images; none "
+        "counts more than 58.9 dB, that of rounding to 8 bits.",
+    ),
+    MetricSpec(
+        name="restored_ssim",
+        title="SSIM",
+        unit="",
+        digits=3,
+        description="Structural similarity of the restored image and the clean one, mean over images.",
+    ),
+    MetricSpec(
+        name="restored_mse",
+        title="MSE",
+        unit="",
+        higher_is_better=False,
+        digits=5,
+        description="Mean squared error of the restored image against the clean one, images in [0, 1].",
+    ),
+    MetricSpec(
+        name="attacked_psnr",
+        title="PSNR of the attacked image",
+        unit="dB",
+        description="Of the attacked image itself against the clean one, before it is restored.",
+    ),
+)
+"""How far the images that a purifier or filter hands on are from the clean ones; records of any task may hold them."""

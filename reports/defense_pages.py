@@ -12,7 +12,7 @@ from reports.addresses import board_page, defense_page, unusual_rules
 from reports.cards import Cell, DefenseFacts, PublishedClaim
 from reports.figures import CurvePoint, Figure, curve_figure
 from reports.leaderboard import Leaderboard, Row, Standings
-from reports.pages import BELOW_ROOT, front_board
+from reports.pages import BELOW_ROOT, front_board, restored_specs
 from reports.pooling import Pooled, pool_estimates
 from reports.survivors import survivor_figure
 from results.record import Flag, RecordStatus
@@ -65,6 +65,7 @@ class DefensePages:
             facts=facts,
             claims=[_claim(claim, steps, others) for claim in facts.claims],
             parts=[_part(facts, group) for group in _by_contest(steps)],
+            restoration=restored_specs(),
             failures=self._failed.get(facts.name, []),
             others=[line for cell in others for line in _other_lines(cell)],
             recipe=json.dumps(facts.recipe, indent=2, sort_keys=True, ensure_ascii=False, default=str),
@@ -164,10 +165,14 @@ def _claim(claim: PublishedClaim, steps: Sequence[Step], others: Sequence[Cell])
 def _other_lines(cell: Cell) -> list[dict[str, object]]:
     """Returns the scores of a cell that ranks nowhere: one line for each budget, or its clean score."""
     line = {"protocol": cell.protocol, "dataset": cell.dataset.title, "seed": cell.seed}
-    found = [(budget.label, result.metrics["robust"]) for budget, result in cell.budgets if "robust" in result.metrics]
+    found = [(budget.label, result.metrics) for budget, result in cell.budgets if "robust" in result.metrics]
     if not found and "clean" in cell.record.clean:
-        found = [("clean", cell.record.clean["clean"])]
-    return [line | {"budget": label, "estimate": estimate} for label, estimate in found]
+        found = [("clean", {"robust": cell.record.clean["clean"]})]
+    named = {"estimate": "robust", "success": "attack_success_rate", "psnr": "restored_psnr"}
+    return [
+        line | {"budget": label} | {name: metrics.get(metric) for name, metric in named.items()}
+        for label, metrics in found
+    ]
 
 
 def _commands(row: Row) -> list[str]:

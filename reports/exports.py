@@ -119,6 +119,7 @@ def _json_row(board: Leaderboard, row: Row) -> dict[str, object]:
         "drop": _number(row.drop),
         "attack_success_rate": _number(asr.value) if asr else None,
         "attack_success_interval": _ends(asr.estimate) if asr else None,
+        "eligible": asr.estimate.n if asr else None,
         "best_known": _number(row.best_known.value),
         "best_known_interval": _ends(row.best_known.estimate),
         "lowered_by": list(row.lowered_by),
@@ -133,6 +134,7 @@ def _json_row(board: Leaderboard, row: Row) -> dict[str, object]:
         "class_recall": {name: _change(change) for name, change in row.class_recall.items()},
         "confusions": {name: _change(change) for name, change in row.confusions.items()},
         "metrics": {name: _change(change) for name, change in row.metrics.items()},
+        "restored_clean": {name: _number(pooled.value) for name, pooled in row.restored_clean.items()},
         "cost": _cost(row),
         "records": list(row.records),
     }

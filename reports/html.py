@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from registry import DRAW_METRICS, TASKS
+from registry import DRAW_METRICS, RESTORATION, TASKS
 from registry.metric import MetricSpec
 from results.record import Estimate
 
@@ -96,7 +96,7 @@ def seconds(value: float) -> str:
 
 def metric_spec(task: str, name: str) -> MetricSpec:
     """Returns how a corpus metric is called and printed; unknown ones keep their name and are plain numbers."""
-    known = (*(TASKS[task].metrics if task in TASKS else ()), *DRAW_METRICS)
+    known = (*(TASKS[task].metrics if task in TASKS else ()), *DRAW_METRICS, *RESTORATION)
     return next((spec for spec in known if spec.name == name), MetricSpec(name=name, title=name, unit="", digits=3))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from registry import Budget, ThreatModel
 from registry.threat_model import EVERYTHING
@@ -67,6 +67,8 @@ class Row:
     confusions: dict[str, Change]
     metrics: dict[str, Change]
     """Corpus metrics by name; they never rank."""
+    restored_clean: dict[str, Pooled] = field(default_factory=dict)
+    """Quality of the restored clean images by name; where none was attacked successfully, `metrics` lacks it."""
     certified: Pooled | None = None
     """Lower bound that its certificate proves, where it has one."""
     certified_majority: Pooled | None = None

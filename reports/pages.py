@@ -7,8 +7,8 @@ from statistics import fmean
 
 from jinja2 import Environment
 
-from registry import TASKS
-from registry.metric import TaskSpec
+from registry import RESTORATION, TASKS
+from registry.metric import MetricSpec, TaskSpec
 from reports.addresses import INDEX, METHODOLOGY, board_page, corruption_page, defense_page, unusual_rules
 from reports.cards import DefenseFacts
 from reports.controls import TOLERANCE
@@ -66,7 +66,8 @@ def render_board(
         siblings: All boards of its data set, itself among them; they become the links between budgets.
         corrupted: Data sets that have a corruption board.
     """
-    names = sorted({name for row in board.rows for name in row.metrics})
+    restoration = {spec.name for spec in RESTORATION}
+    names = sorted({name for row in board.rows for name in row.metrics} - restoration)
     specs = [metric_spec(board.dataset.task, name) for name in names]
     known = [spec.name for spec in task_spec(board.dataset.task).metrics]
     return env.get_template("board.html").render(
@@ -78,6 +79,8 @@ def render_board(
         tabs=[*(_tab(sibling, board) for sibling in siblings), *_corruption_tab(board.dataset.name, corrupted)],
         ranked=[_linked(row) for row in board.ranked],
         unranked=[_linked(row) for row in board.unranked],
+        restored=[_linked(row) for row in (*board.ranked, *board.unranked) if row.restored_clean],
+        restoration=restored_specs(),
         certified=[_linked(row) for row in (*board.ranked, *board.unranked) if row.certified],
         remarks=[_linked(row) for row in (*board.unranked, *board.ranked) if row.reasons],
         classes=_first_order(row.class_recall for row in board.rows),
@@ -85,6 +88,11 @@ def render_board(
         metrics=sorted(specs, key=lambda spec: (known.index(spec.name) if spec.name in known else 99, spec.name)),
         markdown=BELOW_ROOT + board_page(board, "md"),
     )
+
+
+def restored_specs() -> dict[str, MetricSpec]:
+    """Returns how the quality of restored images is called, by name."""
+    return {spec.name: spec for spec in RESTORATION}
 
 
 def task_spec(name: str) -> TaskSpec:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from registry import Budget
+from registry import RESTORATION, Budget
 from reports.cards import Cell
 from reports.leaderboard import Change, FailedRow, Leaderboard, Row, SeedFlag
 from reports.pooling import Pooled, pool_cost, pool_estimates, pool_members, pool_named, pool_scores, training_seconds
@@ -94,6 +94,7 @@ def _row(cells: Sequence[Cell], scores: ContestScores, budget: Budget, baseline:
             [cell.record.clean_confusions for cell in present], [result.confusions for result in results]
         ),
         metrics=_changes([cell.record.clean for cell in present], [_corpus(result.metrics) for result in results]),
+        restored_clean=_restored([cell.record.clean for cell in present]),
         certified=_pooled([result.metrics.get(CERTIFIED) for result in results]),
         certified_majority=_pooled([result.metrics.get(MAJORITY) for result in results]),
         cost=pool_cost(present, baseline),
@@ -134,6 +135,12 @@ def _pooled(estimates: Sequence[Estimate | None]) -> Pooled | None:
 def _changes(clean: Sequence[Mapping[str, Estimate]], attacked: Sequence[Mapping[str, Estimate]]) -> dict[str, Change]:
     before = pool_named(clean)
     return {name: Change(clean=before.get(name), attacked=pooled) for name, pooled in pool_named(attacked).items()}
+
+
+def _restored(clean: Sequence[Mapping[str, Estimate]]) -> dict[str, Pooled]:
+    """Returns the quality of restored clean images; under attack it stands with the corpus metrics."""
+    names = {spec.name for spec in RESTORATION}
+    return {name: pooled for name, pooled in pool_named(clean).items() if name in names}
 
 
 def _corpus(metrics: Mapping[str, Estimate]) -> dict[str, Estimate]:

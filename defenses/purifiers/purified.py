@@ -26,6 +26,22 @@ class Purified(Preprocessed):
         return self.net
 
 
+class RestoredPurified(Purified):
+    """A frozen network behind a purifier that attackers may aim at by its restored images.
+
+    Args:
+        transform: The purifier; keeps shape and range [0, 1].
+        net: The network behind it, e.g. the undefended one; it is not trained any more.
+    """
+
+    def __init__(self, transform: nn.Module, net: nn.Module) -> None:
+        super().__init__(transform, net.requires_grad_(False))
+
+    def mechanism(self) -> nn.Module:
+        """Returns the map from images to restored images, float32 (N, C * H * W): what the network is protected by."""
+        return nn.Sequential(self.transform, nn.Flatten())
+
+
 class LatentPurified(Purified):
     """A network behind a purifier that passes through a latent code; the purifier has a method `mean(inputs)`."""
 

@@ -63,6 +63,7 @@ def fit(
     batch_loss: BatchLoss,
     attack: Adversarial | None = None,
     callbacks: Sequence[Callback] = (),
+    keep_last: bool = False,
 ) -> Training:
     """Trains a model on `train`, keeps the weights of the epoch that is best on `val`, and never reads `test`.
 
@@ -80,10 +81,11 @@ def fit(
         batch_loss: Mean loss of a batch.
         attack: Turns a validation batch into the one that selects the epoch; None to select on the clean one.
         callbacks: What goes along with the training.
+        keep_last: Keep the last epoch instead, where the score of the task does not tell how good the training is.
     """
     started = time.monotonic()
     task, train, val = task_for(dataset.spec), dataset.splits["train"], dataset.splits["val"]
-    selection, file = _Selection(), next_state_file()
+    selection, file = _Selection(keep_last), next_state_file()
     with seeded(seed, device) as generator:
         model.to(device=device, memory_format=training_layout(model, device))
         loop = _Loop(model, options, device, batch_loss, callbacks, math.ceil(len(train) / options.batch_size))
@@ -165,8 +167,9 @@ class _Loop:
 class _Selection:
     """The best epoch so far, its weights, and the curve of all."""
 
-    def __init__(self) -> None:
+    def __init__(self, keep_last: bool) -> None:
         self.curve: list[dict[str, float]] = []
+        self._keep_last = keep_last
         self.epoch = 0
         self.weights: dict[str, Tensor] = {}
         self._quality = (-math.inf, -math.inf)
@@ -174,7 +177,7 @@ class _Selection:
     def consider(self, model: nn.Module, row: dict[str, float], loss: float) -> None:
         self.curve.append(row)
         quality = (row.get("val_robust", row["val_clean"]), -loss)
-        if quality > self._quality:
+        if self._keep_last or quality > self._quality:
             self._quality, self.epoch, self.weights = quality, int(row["epoch"]), copy.deepcopy(model.state_dict())
 
     def state_dict(self) -> dict[str, object]:
