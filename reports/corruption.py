@@ -109,9 +109,7 @@ def _of_the_row(cell: Cell, ranked: Row | None) -> bool:
     return ranked is None or _weights(cell) in {_weights(own) for own in ranked.cells}
 
 
-def _row(
-    cells: Sequence[Cell], ranked: Row | None, names: Sequence[str], severities: Sequence[str]
-) -> CorruptionRow:
+def _row(cells: Sequence[Cell], ranked: Row | None, names: Sequence[str], severities: Sequence[str]) -> CorruptionRow:
     chosen = _one_per_seed(cells)
     scores: dict[str, dict[str, Pooled]] = {}
     for name in names:

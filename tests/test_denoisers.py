@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from datasets.batch import Batch
-from defenses import checkpoints
 from defenses.architectures.resnet import NarrowResNet18
 from defenses.purifiers.autoencoder import DenoisingAutoencoder
 from defenses.purifiers.dncnn import DnCNN
@@ -105,7 +104,7 @@ def test_what_a_purified_model_shows():
     assert torch.equal(model(inputs), model.net(restored))
     assert torch.equal(shown(model, "bare")(inputs), model.net(inputs))
     assert torch.equal(shown(model, "mechanism")(inputs), restored.flatten(1))
-    assert declared_stages(model) == ("purifier",)
+    assert declared_stages(model) == ("transform",)
     assert hidden_stages(model) == ()
     assert torch.equal(model.transform.bpda_twin(inputs), inputs)
 
@@ -117,19 +116,6 @@ def test_features_are_what_the_head_sees():
     assert torch.autograd.grad(features.sum(), inputs)[0].any()
     with pytest.raises(InvalidEntryError, match="no linear layer"):
         head_inputs(nn.Flatten(), inputs)
-
-
-def test_only_the_purifier_is_stored_and_loading_leaves_the_network_alone(tmp_path):
-    model, path = purified(seed=1), tmp_path / "toy" / "It-s0.safetensors"
-    nn.init.normal_(model.transform.residual.weight, std=0.1, generator=draws(4))
-    checkpoints.save(path, model, {})
-    other = purified(seed=2)
-    before = {name: tensor.clone() for name, tensor in other.net.state_dict().items()}
-    checkpoints.load(path, other)
-    assert torch.allclose(other.transform.residual.weight, model.transform.residual.weight, atol=1e-3)
-    assert all(torch.equal(tensor, before[name]) for name, tensor in other.net.state_dict().items())
-    net_bytes = sum(2 * parameter.numel() for parameter in model.net.parameters())
-    assert path.stat().st_size < 2 * sum(p.numel() for p in model.transform.parameters()) + net_bytes
 
 
 @pytest.mark.parametrize("weights", [{}, {"task_weight": 0.05}, {"feature_weight": 0.5}], ids=["pixels", "task", "net"])

@@ -4,16 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import torch
-
-from attacks.engine import run_protocol
-from attacks.entries import eot_sweep
-from attacks.victim import Access, ModelVictim
-from datasets.tasks import task_for
-from defenses.controls.randomised import LogitNoise
 from registry import DEFENSES, PROTOCOLS, CellFacts, Randomness, linf, load_entries, resolve
-from tests.test_architectures import spec
-from tests.toys import cnn, images
 
 load_entries()
 SWEEP = PROTOCOLS["adaptive:eot-sweep"]
