@@ -94,7 +94,9 @@ def evaluate_challenge(
     submission = read_submission(challenge.path, spec.input_shape, spec.splits["test"])
     dataset = load_dataset(spec.name, data_root)
     model, info = defended_model(entry, spec, challenge.seed, checkpoints)
-    subject = Subject(model=model.to(device), task=task_for(spec, detects=entry.detects), spec=spec, randomness=entry.randomness)
+    subject = Subject(
+        model=model.to(device), task=task_for(spec, detects=entry.detects), spec=spec, randomness=entry.randomness
+    )
     protocol = protocol_of(challenge, spec.task)
     with full_precision():
         record, table, adversarials = _assess(challenge, submission, subject, dataset, entry, info, protocol, device)

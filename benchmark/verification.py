@@ -151,7 +151,9 @@ class Verifier:
                 raise _Skip(f"the weights of {part.name} on {dataset} for seed {seed} are not here")
         model, info = defended_model(entry, spec, seed, self._place.checkpoints)
         model = model.to(self._place.device)
-        return Subject(model=model, task=task_for(spec, detects=entry.detects), spec=spec, randomness=entry.randomness), info.sha256
+        return Subject(
+            model=model, task=task_for(spec, detects=entry.detects), spec=spec, randomness=entry.randomness
+        ), info.sha256
 
     def _batch(self, record: EvaluationRecord, sample_ids: np.ndarray) -> Batch:
         try:

@@ -206,7 +206,7 @@ class DefenseEntry:
             raise InvalidEntryError(f"defense {self.name} is of the family {self.family}: state its truth")
         if self.detects and (self.randomness is not Randomness.NONE or self.ranks):
             raise InvalidEntryError(
-                f"defense {self.name} is a detector: it has no randomness and ranks=False, since rejecting counts as right"
+                f"defense {self.name} is a detector: rejecting counts as right, so write ranks=False; and no randomness"
             )
         needed = {KnownBy.BASE: self.base, KnownBy.CERTIFICATE: self.certificate}
         if self.truth is not None and needed.get(self.truth.known_by, "") is None:

@@ -12,9 +12,7 @@ from reports.markdown import escape, table_line
 from reports.pages import BELOW_ROOT, task_spec
 
 
-def render_corruption(
-    env: Environment, standings: Standings, board: CorruptionBoard, front: Leaderboard | None
-) -> str:
+def render_corruption(env: Environment, standings: Standings, board: CorruptionBoard, front: Leaderboard | None) -> str:
     """Returns the page of one corruption board.
 
     Args:

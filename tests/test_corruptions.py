@@ -1,4 +1,4 @@
-"""Corruptions: their strengths, the same for a sample alone and in any batch, and plain means instead of worst cases."""
+"""Corruptions: their strengths, the same change alone and in any batch, and means instead of worst cases."""
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import numpy as np
 import pytest
 import torch
@@ -120,9 +119,8 @@ def test_a_detector_returns_one_logit_more_than_classes():
 
 
 def entry(**fields) -> DefenseEntry:
-    return DefenseEntry(
-        name="D", summary="d", family=Family.DETECTION, tasks=("classification",), build=Toy, base="Undefended", **fields
-    )
+    fixed = {"name": "D", "summary": "d", "family": Family.DETECTION, "tasks": ("classification",), "build": Toy}
+    return DefenseEntry(**fixed, base="Undefended", **fields)
 
 
 class Linear(nn.Module):

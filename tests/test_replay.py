@@ -1,4 +1,4 @@
-"""Replays: the last point of a single attack at a single eps, exactly the steps of the paper, its loss and its faults."""
+"""Replays: the last point of one attack at one eps, with the steps, the loss and the faults of the paper."""
 
 from __future__ import annotations
 

@@ -26,7 +26,10 @@ PGD_20 = {"steps": 20, "step_size": 0.25}
 MIM = {"steps": 20, "step_size": 0.1, "momentum": "gradients"}
 REPLAYS = {
     "paper:mi-protector-fgsm": ("FGSM alone, loss on probabilities", {"steps": 1, "step_size": 1.0}),
-    "paper:mi-protector-bim": ("BIM-20 alone, loss on probabilities, at its last step", {"steps": 20, "step_size": 0.1}),
+    "paper:mi-protector-bim": (
+        "BIM-20 alone, loss on probabilities, at its last step",
+        {"steps": 20, "step_size": 0.1},
+    ),
     "paper:mi-protector-mim": ("MIM-20 alone, loss on probabilities, at its last step", MIM),
     "paper:mi-protector-pgd-20": ("PGD-20 alone, loss on probabilities, at its last step", PGD_20),
     "paper:mi-protector-pgd-100": ("PGD-100 alone, loss on probabilities, at its last step", PGD_20 | {"steps": 100}),

@@ -84,7 +84,10 @@ def _behaviour(bench: Bench, say: Callable[[str], None]) -> list[Check]:
     batch = bench.dataset.splits["test"].take(np.arange(ROWS))
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        checks = [built_check, *model_checks(built[0].eval(), bench.entry, task_for(spec, detects=bench.entry.detects), batch)]
+        checks = [
+            built_check,
+            *model_checks(built[0].eval(), bench.entry, task_for(spec, detects=bench.entry.detects), batch),
+        ]
     say("one quick training")
     training = check("its recipe (and its base's) trains one epoch and the weights load again", _quick_training, bench)
     checks.append(training)
