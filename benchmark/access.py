@@ -86,6 +86,14 @@ def access_to(
     return Access(victim=judge, search=search, exact=exact, surrogates=surrogates), facts
 
 
+def marked(subject: Subject, batch: Batch, device: str) -> Batch:
+    """Returns the batch with the false alarms of a detector on its unchanged images; of other models as it is."""
+    if not hasattr(subject.task, "mark"):
+        return batch
+    victim = ModelVictim(subject.model, subject.task, slots=slots_for(device), randomness=subject.randomness)
+    return subject.task.mark(victim.outputs(batch), batch)
+
+
 def slots_for(device: str) -> int:
     """Returns the rows of a physical batch: where a row is cheapest, on a CPU and on a GPU."""
     return 256 if device.startswith("cuda") else 128

@@ -13,7 +13,7 @@ import torch
 from attacks.engine import BudgetOutcome, MemberOutcome, Outcome
 from attacks.judging import FINAL, judge_scores
 from attacks.victim import ModelVictim
-from benchmark.access import Subject, slots_for
+from benchmark.access import Subject, marked, slots_for
 from benchmark.assessment import check_model, full_precision
 from benchmark.cells import key_digest
 from benchmark.environment import provenance
@@ -95,7 +95,9 @@ def evaluate_challenge(
     submission = read_submission(challenge.path, spec.input_shape, spec.splits["test"])
     dataset = load_dataset(spec.name, data_root)
     model, info = defended_model(entry, spec, challenge.seed, checkpoints)
-    subject = Subject(model=model.to(device), task=task_for(spec), spec=spec, randomness=entry.randomness)
+    subject = Subject(
+        model=model.to(device), task=task_for(spec, detects=entry.detects), spec=spec, randomness=entry.randomness
+    )
     protocol = protocol_of(challenge, spec.task)
     with full_precision():
         record, table, adversarials = _assess(challenge, submission, subject, dataset, entry, info, protocol, device)
@@ -136,6 +138,7 @@ def _assess(
     points = submission.adversarials.to(device)
     check_ball(points, submission.sample_ids, balls(protocol.threat_model, challenge.budget, batch), challenge.budget)
     subject = check_model(subject, batch)
+    batch = marked(subject, batch, device)
     victim = ModelVictim(subject.model, subject.task, slots=slots_for(device), randomness=subject.randomness, seed=0)
     clean = judge_scores(victim, batch, FINAL)
     scores = torch.minimum(judge_scores(victim, batch.with_inputs(points), FINAL), clean)

@@ -43,7 +43,7 @@ def evaluate_cell(
     model, info = defended_model(entry, dataset.spec, cell.training_seed, checkpoints)
     subject = Subject(
         model=model.to(device),
-        task=task_for(dataset.spec),
+        task=task_for(dataset.spec, detects=entry.detects),
         spec=dataset.spec,
         randomness=entry.randomness,
         twin=twin_of(entry, _twin(cell, dataset, checkpoints, device)) if Need.TWIN in protocol.needs else None,

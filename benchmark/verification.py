@@ -12,7 +12,7 @@ import torch
 
 from attacks.judging import FINAL, judge_scores
 from attacks.victim import ModelVictim
-from benchmark.access import Subject, slots_for
+from benchmark.access import Subject, marked, slots_for
 from benchmark.assessment import check_model, full_precision
 from benchmark.evaluation_cell import load_dataset
 from benchmark.obstacles import base_chain, needs_weights
@@ -152,7 +152,9 @@ class Verifier:
                 raise _Skip(f"the weights of {part.name} on {dataset} for seed {seed} are not here")
         model, info = defended_model(entry, spec, seed, self._place.checkpoints)
         model = model.to(self._place.device)
-        return Subject(model=model, task=task_for(spec), spec=spec, randomness=entry.randomness), info.sha256
+        return Subject(
+            model=model, task=task_for(spec, detects=entry.detects), spec=spec, randomness=entry.randomness
+        ), info.sha256
 
     def _batch(self, record: EvaluationRecord, sample_ids: np.ndarray) -> Batch:
         try:
@@ -189,6 +191,7 @@ def recompute(
         _Wrong: An adversarial lies outside its ball or outside [0, 1].
     """
     subject = check_model(subject, batch)
+    batch = marked(subject, batch, device)
     victim = ModelVictim(
         subject.model,
         subject.task,

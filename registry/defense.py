@@ -213,9 +213,18 @@ class DefenseEntry:
             )
         if self.is_control and self.truth is None:
             raise InvalidEntryError(f"defense {self.name} is of the family {self.family}: state its truth")
+        if self.detects and (self.randomness is not Randomness.NONE or self.ranks):
+            raise InvalidEntryError(
+                f"defense {self.name} is a detector: rejecting counts as right, so write ranks=False; and no randomness"
+            )
         needed = {KnownBy.BASE: self.base, KnownBy.CERTIFICATE: self.certificate}
         if self.truth is not None and needed.get(self.truth.known_by, "") is None:
             raise InvalidEntryError(f"defense {self.name}: its truth is known by its {self.truth.known_by}; give one")
+
+    @property
+    def detects(self) -> bool:
+        """Whether it may reject an image: its outputs are logits (N, classes + 1), the last one wins on rejection."""
+        return self.family is Family.DETECTION
 
     @property
     def is_control(self) -> bool:

@@ -13,6 +13,12 @@ AUROC = MetricSpec(
     description="Area under the ROC curve; more than two classes: mean of one against the rest.",
 )
 
+REJECTED = MetricSpec(
+    name="rejected",
+    title="Rejected",
+    description="Share of images that a detector rejects; of unchanged images its false-alarm rate.",
+)
+
 BUILT_IN_TASKS = (
     TaskSpec(
         name="classification",
@@ -20,7 +26,7 @@ BUILT_IN_TASKS = (
         score="1 if the most likely class is the label, else 0; multi-label: the share of labels that are right.",
         quality="accuracy",
         build="datasets.tasks.classification:build",
-        metrics=(BALANCED_ACCURACY, AUROC),
+        metrics=(BALANCED_ACCURACY, AUROC, REJECTED),
     ),
     TaskSpec(
         name="segmentation",

@@ -1,4 +1,4 @@
-"""Boards of corruptions: mean scores under changes that nobody chose, and whether their order is the adversarial one."""
+"""Boards of corruptions: mean scores under changes that nobody chose, and how they agree with the adversarial ones."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from scipy.stats import kendalltau, spearmanr
 
 from registry import ThreatKind
 from reports.cards import Cell, DatasetFacts, DefenseFacts
+from reports.controls import is_control
 from reports.leaderboard import VERIFIED, Leaderboard, Row, Standings
 from reports.pooling import Pooled, pool_estimates
 from results.record import RecordStatus
@@ -75,9 +76,9 @@ def corruption_boards(standings: Standings) -> tuple[CorruptionBoard, ...]:
     """Returns the corruption board of every data set that has records of corruptions, by task and data set."""
     groups: dict[tuple[str, str], list[Cell]] = defaultdict(list)
     for cell in standings.others:
-        if cell.threat_model.kind is ThreatKind.CORRUPTION and cell.record.status is RecordStatus.DONE:
-            if not cell.defense.family.startswith("control-"):
-                groups[cell.dataset.task, cell.dataset.name].append(cell)
+        done = cell.threat_model.kind is ThreatKind.CORRUPTION and cell.record.status is RecordStatus.DONE
+        if done and not is_control(cell):
+            groups[cell.dataset.task, cell.dataset.name].append(cell)
     return tuple(_board(groups[key], standings.boards) for key in sorted(groups))
 
 

@@ -23,6 +23,10 @@ OWN_METRICS = frozenset({"clean", "robust", "attack_success_rate", CERTIFIED, MA
 """Metrics with columns of their own; all others are corpus metrics."""
 
 
+NEVER_RANKS = "its entry says that it never ranks"
+DETECTOR = "a detector: rejecting an attacked image counts as right, so it has no rank among classifiers"
+
+
 def build_board(contest: Contest, scores: ContestScores, budget: Budget) -> Leaderboard:
     """Returns the board of a contest at one budget.
 
@@ -186,7 +190,7 @@ def _ranked(rows: Sequence[Row], scores: ContestScores, budget: Budget) -> list[
         if place is not None:
             row = replace(row, rank=place.rank, tie_group=place.tie_group)
         elif row.status == VerdictStatus.VERIFIED:
-            row = replace(row, reasons=(*row.reasons, "its entry says that it never ranks"))
+            row = replace(row, reasons=(*row.reasons, DETECTOR if row.defense.family == "detection" else NEVER_RANKS))
         judged.append(row)
     return judged
 

@@ -1,4 +1,4 @@
-"""What a defense's page shows beside a published number: its own protocol, the ranking one, or that nothing compares."""
+"""What a page shows beside a published number: a replay, the ranking protocol, or that nothing compares."""
 
 from __future__ import annotations
 

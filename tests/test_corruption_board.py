@@ -1,4 +1,4 @@
-"""The corruption board: means over severities, the rank correlation with the ranked board, the same bytes every time."""
+"""The corruption board: means over severities, the rank correlation with the ranked board, the same bytes twice."""
 
 from __future__ import annotations
 

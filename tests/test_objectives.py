@@ -111,7 +111,7 @@ def test_objectives_that_do_not_fit_are_refused():
     for name in ("targeted-margin", "dlr"):
         with pytest.raises(InvalidEntryError, match="one label a sample"):
             objective_for(MultiLabelClassification(4), name)
-    with pytest.raises(InvalidEntryError, match="no objective 'marginn'; it has cross-entropy, dlr"):
+    with pytest.raises(InvalidEntryError, match=r"no objective 'marginn'; it has .*cross-entropy, d"):
         objective_for(Classification(3), "marginn")
     with pytest.raises(InvalidEntryError, match="none yet"):
         objective_for(Landmark(), "margin")

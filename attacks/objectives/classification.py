@@ -82,6 +82,42 @@ class DifferenceOfLogitsRatio:
         return margin / (ordered[:, 0] - ordered[:, 2] + 1e-12)
 
 
+class DetectorMargin(Margin):
+    """The smaller of the classes' margin and the best class's lead over rejection; over 0 the detector is fooled.
+
+    With the rejection's logit at the best class plus c (score - threshold), the lead is c (threshold - score). Outputs
+    without that logit, such as a twin's, have the margin of their classes.
+    Source: Tramer 2022, arXiv:2107.11630; Carlini and Wagner 2017, arXiv:1705.07263: one loss for both parts.
+    """
+
+    def __init__(self, task: Task) -> None:
+        _one_label(task, "detector-margin")
+        super().__init__(task)
+        self._n_classes = task.n_classes
+
+    def __call__(self, logits: Tensor, batch: Batch, progress: Tensor) -> Tensor:
+        """Returns (N,) from logits (N, classes + 1)."""
+        classes = logits[:, : self._n_classes]
+        return _not_rejected(super().__call__(classes, batch, progress), classes, logits)
+
+
+class DetectorTargetedMargin(TargetedMargin):
+    """The smaller of the goal's lead over the true class and the best class's lead over rejection."""
+
+    def __init__(self, task: Task) -> None:
+        super().__init__(task)
+        self._n_classes = task.n_classes
+
+    def aim(self, logits: Tensor, batch: Batch, restart: Tensor) -> Batch:
+        """Returns the batch with "goal", a class."""
+        return super().aim(logits[:, : self._n_classes], batch, restart)
+
+    def __call__(self, logits: Tensor, batch: Batch, progress: Tensor) -> Tensor:
+        """Returns (N,) from logits (N, classes + 1)."""
+        classes = logits[:, : self._n_classes]
+        return _not_rejected(super().__call__(classes, batch, progress), classes, logits)
+
+
 class CrossEntropyOfProbabilities:
     """Cross-entropy that takes probabilities for logits, as papers have it by mistake; for replays only.
 
@@ -131,6 +167,12 @@ class FeatureDistance:
         return (features - batch.targets["goal"]).square().sum(1)
 
 
+def _not_rejected(margin: Tensor, classes: Tensor, logits: Tensor) -> Tensor:
+    if logits.shape[1] == classes.shape[1]:
+        return margin
+    return torch.minimum(margin, classes.amax(1) - logits[:, -1])
+
+
 def _one_label(task: Task, name: str) -> None:
     if hasattr(task, "n_labels"):
         raise InvalidEntryError(f"objective {name} is for one label a sample, this task has several; take margin")
@@ -140,6 +182,8 @@ OBJECTIVES = {
     "cross-entropy": CrossEntropy,
     "margin": Margin,
     "targeted-margin": TargetedMargin,
+    "detector-margin": DetectorMargin,
+    "detector-targeted-margin": DetectorTargetedMargin,
     "dlr": DifferenceOfLogitsRatio,
     "feature-distance": FeatureDistance,
     "probability-cross-entropy": CrossEntropyOfProbabilities,

@@ -84,7 +84,10 @@ def _behaviour(bench: Bench, say: Callable[[str], None]) -> list[Check]:
     batch = bench.dataset.splits["test"].take(np.arange(ROWS))
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        checks = [built_check, *model_checks(built[0].eval(), bench.entry, task_for(spec), batch)]
+        checks = [
+            built_check,
+            *model_checks(built[0].eval(), bench.entry, task_for(spec, detects=bench.entry.detects), batch),
+        ]
     say("one quick training")
     training = check("its recipe (and its base's) trains one epoch and the weights load again", _quick_training, bench)
     checks.append(training)
@@ -130,7 +133,8 @@ def _quick_training(bench: Bench) -> str:
             if needs_weights(link):
                 return "released weights only; not downloaded here"
             continue
-        recipe = replace(link.recipe, options={**link.recipe.options, "epochs": 1}, per_dataset={})
+        shorter = {"epochs": 1} if link.base is None or "epochs" in link.recipe.options else {}  # a threshold has none
+        recipe = replace(link.recipe, options={**link.recipe.options, **shorter}, per_dataset={})
         path = train_defense(
             replace(link, recipe=recipe), bench.dataset, SEED, device="cpu", folder=bench.folder, progress=None
         )
@@ -147,7 +151,7 @@ def _quick_evaluation(bench: Bench) -> str:
     spec, entry = bench.dataset.spec, bench.entry
     model, info = defended_model(entry, spec, SEED, bench.folder)
     protocol = _quick_protocol(spec.task)
-    subject = Subject(model=model, task=task_for(spec), spec=spec, randomness=entry.randomness)
+    subject = Subject(model=model, task=task_for(spec, detects=entry.detects), spec=spec, randomness=entry.randomness)
     identity = Identity(
         key=f"{spec.name}/{entry.name}/{protocol.name}-s{SEED}-0000000000",
         data_sha256=bench.dataset.sha256,

@@ -64,9 +64,13 @@ class Task(Protocol):
         """Returns the metrics of a whole set from stored facts; they never rank."""
 
 
-def task_for(spec: DatasetSpec) -> Task:
-    """Returns the task of a data set."""
-    return resolve(TASKS[spec.task].build)(spec)
+def task_for(spec: DatasetSpec, *, detects: bool = False) -> Task:
+    """Returns the task of a data set; of a defense that detects attacks the one that knows rejection.
+
+    Raises:
+        InvalidEntryError: There is no task of detectors for this data set.
+    """
+    return resolve("datasets.tasks.detector:build" if detects else TASKS[spec.task].build)(spec)
 
 
 def model_outputs(model: Callable[..., Outputs], batch: Batch) -> Outputs:
