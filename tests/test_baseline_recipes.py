@@ -37,7 +37,7 @@ def network(name):
     if name != "dual_norm_at":
         return toy_model()
     model = toy_model()
-    model[1] = dual_norm.DualBatchNorm2d(8, "adversarial")
+    model[1] = dual_norm.DualBatchNorm2d(model[1], "adversarial")
     return model
 
 
@@ -143,9 +143,7 @@ def test_an_epoch_after_catastrophic_overfitting_is_not_kept():
         return F.cross_entropy(model(batch.inputs), label) + F.cross_entropy(model(stepped), 1 - label)
 
     attack = validation_attack(task, options)
-    training = fit(
-        model, data, options, seed=0, device="cpu", progress=None, batch_loss=batch_loss, attack=attack
-    )
+    training = fit(model, data, options, seed=0, device="cpu", progress=None, batch_loss=batch_loss, attack=attack)
     robust = [row["val_robust"] for row in training.curve]
     assert robust[-1] < max(robust) - 0.2
     assert training.curve[-1]["val_clean"] > 0.8
@@ -194,7 +192,7 @@ def test_gaussian_training_sees_noise_and_inference_does_not(monkeypatch):
 
 
 def test_each_branch_has_statistics_of_its_own():
-    layer = dual_norm.DualBatchNorm2d(2, "adversarial").train()
+    layer = dual_norm.DualBatchNorm2d(nn.BatchNorm2d(2), "adversarial").train()
     inputs = torch.randn(8, 2, 3, 3) + 5
     with dual_norm.branch(layer, "clean"):
         layer(inputs)

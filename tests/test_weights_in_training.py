@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from datasets.batch import Split
+from defenses import checkpoints
 from defenses.recipes import precision
 from defenses.recipes.callbacks import Callback
 from defenses.recipes.modes import untouched_buffers
@@ -16,6 +20,8 @@ from defenses.recipes.precision import mixed_precision
 from defenses.recipes.training import fit
 from defenses.recipes.weight_average import WeightAverage, averages
 from defenses.recipes.weight_perturbation import WeightPerturbation
+from defenses.train import train_defense
+from registry import DEFENSES, load_entries
 from registry.errors import InvalidEntryError
 from tests.test_recipes import QUICK, run, toy_dataset, toy_model, weights
 
@@ -184,3 +190,21 @@ def test_a_training_in_mixed_precision_learns_nearly_the_same(monkeypatch):
     assert low.options["mixed_precision"] is True
     assert low.curve != exact.curve
     assert low.curve[-1]["train_loss"] == pytest.approx(exact.curve[-1]["train_loss"], abs=0.05)
+
+
+@pytest.mark.parametrize("name", ["TradesAWPEMA", "Han2021DualBN"])
+def test_an_entry_trains_at_full_size(name, monkeypatch, tmp_path):
+    monkeypatch.setattr(precision, "knows_bfloat16", lambda device: True)
+    load_entries()
+    small, rng = toy_dataset(), np.random.default_rng(0)
+    splits = {
+        split: Split(images=rng.random((2, 1, 128, 128), np.float32), targets={"label": np.array([0, 1])})
+        for split in ("train", "val")
+    }
+    data = replace(small, spec=replace(small.spec, input_shape=(1, 128, 128)), splits=splits)
+    changes = {"epochs": 1, "steps": 1, "validation_steps": 1, "bfloat16": False, "mixed_precision": True}
+    recipe = DEFENSES[name].recipe
+    entry = replace(DEFENSES[name], recipe=replace(recipe, options={**recipe.options, **changes}))
+    path = train_defense(entry, data, 0, folder=tmp_path)
+    assert checkpoints.read_card(path)["parameters"] > 11e6
+    assert checkpoints.read_card(path)["options"]["mixed_precision"] is True

@@ -13,7 +13,9 @@ def require_one_label(dataset: DatasetSpec, method: str) -> None:
     """Raises InvalidEntryError where a sample has no label, or several at once."""
     if dataset.task != "classification" or dataset.multi_label:
         kind = f"{dataset.task} of several labels" if dataset.multi_label else dataset.task
-        raise InvalidEntryError(f"{method} compares class probabilities of one label; data set {dataset.name} is {kind}")
+        raise InvalidEntryError(
+            f"{method} compares class probabilities of one label; data set {dataset.name} is {kind}"
+        )
 
 
 def class_divergence(logits: Tensor, clean_logits: Tensor) -> Tensor:

@@ -132,9 +132,7 @@ class _Loop:
         callbacks = {f"callback {index}": callback for index, callback in enumerate(self._callbacks)}
         return {"model": self._model, "optimizer": self._optimizer, "scheduler": self._scheduler, **callbacks}
 
-    def run(
-        self, epoch: int, batches: Iterator[Batch], generator: torch.Generator, progress: Progress | None
-    ) -> float:
+    def run(self, epoch: int, batches: Iterator[Batch], generator: torch.Generator, progress: Progress | None) -> float:
         """Takes one step for each batch and returns the mean loss."""
         losses, epochs = [], self._options.epochs
         train_mode(self._model)
