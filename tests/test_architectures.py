@@ -117,3 +117,13 @@ def test_classifiers_refuse_label_maps(module):
 def test_the_unet_refuses_labels():
     with pytest.raises(InvalidEntryError, match="name another architecture"):
         unet.build(spec())
+
+
+def test_full_size_images_may_have_a_larger_network():
+    model = default.build(spec(shape=(3, 128, 128)), full_size="resnet50")
+    assert parameters(model) > 23e6
+    assert default.build(spec(), full_size="resnet50").head.in_features == 128
+    with pytest.raises(InvalidEntryError, match="model must be one of"):
+        default.build(spec(shape=(3, 128, 128)), full_size="resnet34")
+    with pytest.raises(InvalidEntryError, match="the resnet50 for 224 pixels has no width"):
+        default.build(spec(shape=(3, 224, 224)), width=8, full_size="resnet50")

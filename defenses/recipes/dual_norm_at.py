@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from defenses.recipes.training import Progress, Training, fit
 from registry.errors import InvalidEntryError
 
 
+@dataclass(frozen=True, kw_only=True)
 class DualNormOptions(InnerOptions, TrainingOptions):
     """Hyper-parameters of the loop and of the inner attack."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import pickle
 from collections.abc import Iterator, Mapping
@@ -52,7 +54,10 @@ class RandomState:
 
 @dataclass(frozen=True, kw_only=True)
 class StateFile:
-    """Where the state of one run of the training loop lies, and what training it belongs to."""
+    """Where the state of one run of the training loop lies, and what training it belongs to.
+
+    The file is a line with the sha256 of what follows, which is written by `torch.save`.
+    """
 
     path: Path
     """The file; it need not exist."""
@@ -68,7 +73,11 @@ class StateFile:
             "parts": {name: dict(part.state_dict()) for name, part in parts.items()},
         }
         temporary = self.path.with_name(f".{self.path.name}.tmp")
-        torch.save(content, temporary)
+        stored = io.BytesIO()
+        torch.save(content, stored)
+        with temporary.open("wb") as target:
+            target.write(_digest(stored.getbuffer()) + b"\n")
+            target.write(stored.getbuffer())
         temporary.replace(self.path)
 
     def restore(self, parts: Mapping[str, Stateful]) -> dict[str, float]:
@@ -77,9 +86,12 @@ class StateFile:
         The file is read without running code. Where it is absent, damaged, or of another training, nothing changes
         and the result is empty: the training begins anew.
         """
+        digest, _, stored = self.path.read_bytes().partition(b"\n") if self.path.is_file() else (b"", b"", b"")
+        if digest != _digest(stored):
+            return {}
         try:
-            content = torch.load(self.path, map_location="cpu", weights_only=True)
-        except (FileNotFoundError, pickle.UnpicklingError, RuntimeError, EOFError):
+            content = torch.load(io.BytesIO(stored), map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError:
             return {}
         if not isinstance(content, dict) or content.get("identity") != self.identity:
             return {}
@@ -88,6 +100,10 @@ class StateFile:
         for name, part in parts.items():
             part.load_state_dict(content["parts"][name])
         return content["done"]
+
+
+def _digest(content: bytes | memoryview) -> bytes:
+    return hashlib.sha256(content).hexdigest().encode()
 
 
 @dataclass(kw_only=True)

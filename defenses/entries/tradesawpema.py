@@ -1,0 +1,34 @@
+from registry import DEFENSES, DefenseEntry, Family, Paper, Recipe, linf
+
+DEFENSES.add(
+    DefenseEntry(
+        name="TradesAWPEMA",
+        summary="TRADES at adversarially perturbed weights, with a moving average of the weights: the row to beat.",
+        family=Family.ADVERSARIAL_TRAINING,
+        paper=Paper(
+            title="Uncovering the Limits of Adversarial Training against Norm-Bounded Adversarial Examples",
+            authors="Gowal et al.",
+            year=2020,
+            url="https://arxiv.org/abs/2010.03593",
+        ),
+        tasks=("classification",),
+        build="defenses.architectures.default:build",
+        recipe=Recipe(
+            train="defenses.recipes.trades:train",
+            options={
+                "epochs": 20,
+                "eps": 4 / 255,
+                "steps": 5,
+                "beta": 6.0,
+                "awp_gamma": 0.005,
+                "ema_decay": 0.95,
+                "bfloat16": True,
+            },
+            per_dataset={"pneumoniamnist*": {"epochs": 8}},
+        ),
+        trained_for=linf(4 / 255),
+        departures="A recipe of this suite after Zhang et al. 2019 (TRADES), Wu et al. 2020 (weight perturbation) and "
+        "Gowal et al. 2020 (averaged weights): AdamW with a one-cycle schedule, mirroring and shifts of 2 pixels, "
+        "5 inner steps in bfloat16.",
+    )
+)
