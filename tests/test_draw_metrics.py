@@ -9,11 +9,14 @@ from torch import nn
 from attacks.victim import ModelVictim
 from benchmark import draw_metrics as module
 from benchmark.draw_metrics import draw_metrics
+from benchmark.summary import Summary
 from datasets.batch import Batch
 from datasets.tasks.classification import Classification
-from registry import DRAW_METRICS, Randomness
+from registry import DRAW_METRICS, Member, Randomness
 from reports.html import metric_spec
-from tests.toys import RandomWeights, images, linear
+from reports.rows import OWN_METRICS
+from tests.test_architectures import spec as data_set
+from tests.toys import NoisyInput, RandomWeights, attack, batch_for, images, linear, protocol_of
 
 N = 6
 
@@ -81,3 +84,28 @@ def test_numbers_are_the_same_again_and_for_other_seeds_others():
 def test_pages_know_their_titles_under_every_task(spec):
     for task in ("classification", "segmentation", "some other"):
         assert metric_spec(task, spec.name).title == spec.title
+
+
+@pytest.mark.parametrize("randomness", [Randomness.SAMPLE, Randomness.NONE])
+def test_records_hold_them_clean_and_at_each_budget_on_the_stored_points(randomness):
+    base = linear(2, shape=(1, 4, 4))
+    batch = batch_for(base, images(N))
+    model = NoisyInput(base, sigma=0.05) if randomness is Randomness.SAMPLE else base
+    protocol = protocol_of(Member(name="pgd", attack="attacks.gradient:PGD", options={"steps": 5}), eps=(0.02, 0.3))
+    outcome = attack(model, batch, protocol, randomness=randomness)
+    victim = victim_of(model, randomness)
+    summary = Summary(victim, batch, data_set(shape=(1, 4, 4)), outcome)
+    names = {spec.name for spec in DRAW_METRICS}
+    if randomness is Randomness.NONE:
+        assert not names & (set(summary.clean) | set(summary.budgets[0].metrics))
+        return
+    assert summary.clean | draw_metrics(victim, batch) == summary.clean
+    for result, found in zip(summary.budgets, outcome.budgets, strict=True):
+        expected = draw_metrics(victim, batch.with_inputs(found.points))
+        assert names == set(expected)
+        assert result.metrics | expected == result.metrics
+    assert summary.budgets[1].metrics["draws32_worst"].value < summary.clean["draws10_mean"].value
+
+
+def test_boards_show_them_beside_corpus_metrics():
+    assert not OWN_METRICS & {spec.name for spec in DRAW_METRICS}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from registry import DEFENSES, PROTOCOLS, CellFacts, Randomness, linf, load_entries, resolve
+from tests.toys import NoisyInput, attack, batch_for, images, linear, protocol_of
 
 load_entries()
 SWEEP = PROTOCOLS["adaptive:eot-sweep"]
@@ -32,3 +33,18 @@ def test_it_is_made_for_stochastic_defenses_of_both_kinds():
     assert not SWEEP.suits(entry)
     for kind in (Randomness.SAMPLE, Randomness.MODEL):
         assert SWEEP.suits(replace(entry, randomness=kind))
+
+
+def test_scores_after_members_never_rise_and_draws_are_counted():
+    base = linear(2, shape=(1, 4, 4))
+    batch = batch_for(base, images(6))
+    members = [
+        replace(member, options=member.options | {"steps": 2, "eot_samples": draws})
+        for member, draws in zip(SWEEP.ensemble(FACTS, linf(8 / 255)), (1, 1, 2, 2, 4, 4), strict=True)
+    ]
+    outcome = attack(NoisyInput(base), batch, protocol_of(*members, eps=(0.1,)), randomness=Randomness.SAMPLE)
+    found = outcome.budgets[0].members
+    after = [member.robust_after for member in found]
+    assert after == sorted(after, reverse=True)
+    assert after[-1] < 1
+    assert [member.backwards for member in found] == [6 * 3 * draws for draws in (1, 1, 2, 2, 4, 4)]

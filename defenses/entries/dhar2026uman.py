@@ -1,4 +1,4 @@
-"""UMAN and its parts: noisy attention gates on the image (NUMAN), on the features (LUMAN), on both, and without noise."""
+"""UMAN and its parts: noisy attention gates on the image (NUMAN), on the features (LUMAN), on both; without noise."""
 
 from registry import DEFENSES, DefenseEntry, Family, Paper, Randomness, Recipe
 

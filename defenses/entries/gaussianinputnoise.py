@@ -7,13 +7,16 @@ DEFENSES.add(
         family=Family.NOISE_INJECTION,
         tasks=("classification",),
         build="defenses.certified.smoothing:build",
-        build_options={"sigma": 0.2},
+        build_options={"sigma": 0.12},
         recipe=Recipe(
             train="defenses.recipes.standard:train",
             options={"epochs": 30},
             per_dataset={"pneumoniamnist*": {"epochs": 10}, "phantom4": {"epochs": 40}},
         ),
         randomness=Randomness.SAMPLE,
-        departures="No paper's method: the plain noise that every noise defense must beat, Gao et al. 2022.",
+        departures="No paper's method: the plain noise that a noise defense must beat, see Gao et al. 2022, "
+        "arXiv:2206.09491. On BreastMNIST the trained NUMAN of UMAN gives each pixel a standard deviation of 0.12 over "
+        "draws (546 training images, 40 draws); its mean is 0.19 times the image, so that its change has a root mean "
+        "square of 0.34, and the same noise-to-signal ratio would be a standard deviation of 0.66.",
     )
 )

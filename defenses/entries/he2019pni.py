@@ -3,7 +3,7 @@ from registry import DEFENSES, Claim, DefenseEntry, Family, Paper, Randomness, R
 DEFENSES.add(
     DefenseEntry(
         name="He2019PNI",
-        summary="Parametric noise injection: Gaussian noise of learned scale on all weights, with adversarial training.",
+        summary="Parametric noise injection: Gaussian noise of learned scale on weights, with adversarial training.",
         family=Family.NOISE_INJECTION,
         paper=Paper(
             title="Parametric Noise Injection: Trainable Randomness to Improve Deep Neural Network Robustness "
@@ -33,7 +33,7 @@ DEFENSES.add(
                 budget=linf(0.031),
             ),
         ),
-        departures="AdamW with a one-cycle schedule; eps 4/255 and 5 inner steps instead of 0.031 and 7, from the first "
-        "epoch instead of the sixth, in eval mode.",
+        departures="AdamW with a one-cycle schedule; eps 4/255 and 5 inner steps instead of 0.031 and 7, in eval "
+        "mode, from the first epoch on instead of a later one.",
     )
 )
