@@ -18,7 +18,7 @@ DEFENSES.add(
         base="Undefended",
         recipe=Recipe(
             train="defenses.recipes.denoising:train",
-            options={"epochs": 60, "batch_size": 32, "lr": 1e-3, "weight_decay": 0.0, "task_weight": 0.05},
+            options={"epochs": 40, "batch_size": 32, "lr": 3e-3, "weight_decay": 0.0, "task_weight": 0.05},
             per_dataset={"pneumoniamnist*": {"epochs": 12}, "pathmnist*": {"epochs": 12}, "phantom*": {"epochs": 10}},
         ),
         departures=(

@@ -19,9 +19,9 @@ DEFENSES.add(
         recipe=Recipe(
             train="defenses.recipes.denoising:train",
             options={
-                "epochs": 60,
+                "epochs": 40,
                 "batch_size": 32,
-                "lr": 1e-3,
+                "lr": 3e-3,
                 "weight_decay": 0.0,
                 "noise": "gaussian",
                 "low": 0.0,
