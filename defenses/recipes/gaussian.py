@@ -50,7 +50,7 @@ def train(
         seed: Seed of everything random.
         device: Torch device.
         progress: Told the finished fraction and a short text after every step, or None.
-    Source: Rusak et al. 2020, arXiv:2001.06057, section 3.1, which trains on half clean, half noisy images, too.
+    Source: Rusak et al. 2020, arXiv:2001.06057, its training with Gaussian noise of one strength.
     """
     chosen = read_options(GaussianOptions, options)
     task = task_for(dataset.spec)
