@@ -180,12 +180,13 @@ def test_gaussian_training_sees_noise_and_inference_does_not(monkeypatch):
     model = toy_model()
     model.register_forward_pre_hook(lambda module, args: seen.append((module.training, args[0].detach())))
     data = toy_dataset()
-    gaussian.train(model, data, {**QUICK, "flip": False, "shift": 0, "sigma": 0.1, "epochs": 1}, seed=0, device="cpu")
+    options = {**QUICK, "flip": False, "shift": 0, "sigma": 0.1, "epochs": 1}
+    gaussian.train(model, data, options, seed=0, device="cpu")
     images = torch.from_numpy(data.splits["train"].images)
-    for training, inputs in seen:
-        nearest = torch.cdist(inputs.flatten(1), images.flatten(1)).amin(1) / 8
-        if training:
-            assert nearest.mean() == pytest.approx(0.1, abs=0.01)
+    drawn = torch.cat([inputs for training, inputs in seen if training])
+    sizes = torch.cdist(drawn.flatten(1), images.flatten(1)).amin(1) / 8
+    assert 0.3 < (sizes > 0.01).float().mean() < 0.7
+    assert sizes[sizes > 0.01].mean() == pytest.approx(0.1, abs=0.01)
     inputs = seen[0][1]
     assert torch.equal(model(inputs), model(inputs))
     assert [training for training, _ in seen].count(True) == 4
@@ -239,6 +240,7 @@ def test_dual_training_moves_both_branches_and_attacks_through_the_adversarial_o
         (fgsm_at, {"norm": "L2"}, "norm Linf"),
         (input_gradient, {"penalty": -1.0}, "penalty must be 0 or more"),
         (gaussian, {"sigma": 25}, r"input units \[0, 1\], got 25"),
+        (gaussian, {"clean_share": 2}, r"share in \[0, 1\], got 2"),
     ],
 )
 def test_impossible_options_are_refused(recipe, options, words):

@@ -3,7 +3,7 @@ from registry import DEFENSES, DefenseEntry, Family, Recipe
 DEFENSES.add(
     DefenseEntry(
         name="GaussianAugmentation",
-        summary="Standard training on images with Gaussian noise of 0.1: what augmentation alone gives.",
+        summary="Standard training, half of the images with Gaussian noise of 0.1: what augmentation alone gives.",
         family=Family.REGULARISATION,
         tasks=("classification",),
         build="defenses.architectures.default:build",
@@ -12,6 +12,7 @@ DEFENSES.add(
             options={"epochs": 20, "sigma": 0.1},
             per_dataset={"pneumoniamnist*": {"epochs": 8}},
         ),
-        departures="No single paper: one noise level, not clipped, on every training image.",
+        departures="No single paper: one noise level, not clipped. Half of the images stay clean: with noise on all of "
+        "them, batch normalisation did not fit clean images (BreastMNIST: clean validation accuracy 0.63 at the end).",
     )
 )

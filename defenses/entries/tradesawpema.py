@@ -29,6 +29,7 @@ DEFENSES.add(
         trained_for=linf(4 / 255),
         departures="A recipe of this suite after Zhang et al. 2019 (TRADES), Wu et al. 2020 (weight perturbation) and "
         "Gowal et al. 2020 (averaged weights): AdamW with a one-cycle schedule, mirroring and shifts of 2 pixels, "
-        "5 inner steps in bfloat16.",
+        "5 inner steps in bfloat16. beta and the size of the weight perturbation are those of their papers; the decay "
+        "is set to the number of steps of a small data set. No value was searched.",
     )
 )

@@ -20,8 +20,7 @@ class WeightAverage(Callback):
 
     Args:
         decay: In (0, 1).
-    Source: Izmailov et al. 2018, arXiv:1803.05407, and Gowal et al. 2020, arXiv:2010.03593, section 3.5, for averages
-    of weights in adversarial training.
+    Source: Gowal et al. 2020, arXiv:2010.03593, for averages of weights in adversarial training.
     """
 
     def __init__(self, decay: float) -> None:

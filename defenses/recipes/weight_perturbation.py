@@ -20,7 +20,7 @@ class WeightPerturbation(Callback):
 
     Args:
         gamma: Size of the change relative to that of the weights; 0 for none.
-    Source: Wu et al. 2020, arXiv:2004.05884, equations 8 and 10, with one step in the weights.
+    Source: Wu et al. 2020, arXiv:2004.05884, section 4, with one step in the weights.
     """
 
     def __init__(self, gamma: float) -> None:
