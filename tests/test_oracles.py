@@ -10,6 +10,7 @@ from benchmark.oracles import seen_by, twin_of
 from datasets.batch import Batch
 from datasets.tasks.base import model_outputs
 from defenses.purifiers import dgmp
+from defenses.recipes.dgmp import train_told_classifier
 from defenses.seeding import seeded
 from registry import DEFENSES, DefenseEntry, Family, Randomness, load_entries
 from registry.errors import InputContractError, InvalidEntryError, ModelContractError
@@ -67,7 +68,7 @@ def test_the_registry_refuses_an_oracle_that_ranks():
 
 def test_no_entry_that_ranks_is_told_labels():
     load_entries()
-    assert [found.name for found in DEFENSES if found.oracle] == ["Dhar2026DGMPOracle"]
+    assert [found.name for found in DEFENSES if found.oracle] == ["Dhar2026DGMPOracle", "Dhar2026DGMPOracleTuned"]
     for found in DEFENSES:
         assert (seen_by(found, batch(), SPEC).context is None) == (not found.oracle)
         assert not (found.oracle and found.ranks)
@@ -107,8 +108,21 @@ def test_an_oracle_refuses_what_is_no_label():
     assert told()(batch().inputs).shape == (6, 2)
 
 
+def test_a_told_classifier_learns_from_the_label_and_the_purifier_stays():
+    data, model = toy_dataset(), told()
+    model.net = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
+    model.transform.encoder.requires_grad_(False)
+    before = [tensor.clone() for tensor in model.transform.state_dict().values()]
+    options = {"epochs": 8, "batch_size": 16, "lr": 2e-2, "shift": 0, "flip": False}
+    training = train_told_classifier(model, data, options, seed=0, device="cpu")
+    assert len(training.curve) == 1
+    assert all(torch.equal(a, b) for a, b in zip(before, model.transform.state_dict().values(), strict=True))
+    samples = seen_by(entry(oracle=True, ranks=False), data.splits["val"].all(), SPEC)
+    assert torch.equal(model_outputs(model, samples).argmax(1), samples.targets["label"])
+
+
 def test_the_control_shares_the_weights_of_the_oracle():
     load_entries()
-    assert DEFENSES["Dhar2026DGMPShuffled"].base == "Dhar2026DGMPOracle"
+    assert DEFENSES["Dhar2026DGMPShuffled"].base == "Dhar2026DGMPOracleTuned"
     assert not DEFENSES["Dhar2026DGMPShuffled"].ranks
     assert DEFENSES["Dhar2026DGMPShuffled"].randomness is Randomness.SAMPLE

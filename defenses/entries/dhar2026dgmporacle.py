@@ -22,10 +22,10 @@ DEFENSES.add(
         ranks=False,
         oracle=True,
         departures="It shows a flaw of the released evaluation: the class-conditional generator is given the "
-        "one-hot true label of the test image, clean or attacked, and makes an image of that class whatever it "
-        "sees. Its accuracy measures the generator, not robustness, so it never ranks; Dhar2026DGMPShuffled is "
-        "its control. The generator is a small variational autoencoder with a Wasserstein critic (64 latent "
-        "numbers, one head, one attention unit per resolution) and is trained on images: the released code takes "
-        "its three losses of the discriminator's tag instead.",
+        "one-hot true label of the test image, clean or attacked. Its accuracy measures that leak, not robustness, so "
+        "it never ranks; Dhar2026DGMPOracleTuned has a classifier that knows purified images. The generator is a "
+        "small variational autoencoder with a Wasserstein critic (64 latent numbers, one head, one attention unit per "
+        "resolution) and is trained on images: the released code takes its three losses of the discriminator's tag "
+        "instead. A class head of the critic makes it heed the label.",
     )
 )

@@ -3,7 +3,7 @@ from registry import DEFENSES, DefenseEntry, Family, Paper, Randomness
 DEFENSES.add(
     DefenseEntry(
         name="Dhar2026DGMPShuffled",
-        summary="The control of the leak: the same weights as Dhar2026DGMPOracle, told a random label instead.",
+        summary="The control of the leak: the same weights as Dhar2026DGMPOracleTuned, told a random label instead.",
         family=Family.PURIFICATION,
         paper=Paper(
             title="Towards building robust models for unimodal and multimodal medical imaging data",
@@ -14,7 +14,7 @@ DEFENSES.add(
         ),
         tasks=("classification",),
         build="defenses.purifiers.dgmp:build_shuffled",
-        base="Dhar2026DGMPOracle",
+        base="Dhar2026DGMPOracleTuned",
         randomness=Randomness.SAMPLE,
         ranks=False,
         departures="Not published: every call draws a class for every image. Where the accuracy of "

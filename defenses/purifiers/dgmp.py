@@ -71,8 +71,8 @@ def build(dataset: DatasetSpec, *, base: nn.Module, latent: int = LATENT) -> Lat
     return LatentPurified(_purifier(dataset, latent, n_labels=0), base)
 
 
-def build_tuned(dataset: DatasetSpec, *, base: nn.Module) -> LatentPurified:
-    """Returns a trained DGMP whose classifier may be trained further; the purifier stays frozen."""
+def build_tuned(dataset: DatasetSpec, *, base: LatentPurified) -> LatentPurified:
+    """Returns a trained DGMP, told or not, whose classifier may be trained further; the purifier stays frozen."""
     base.transform.requires_grad_(False)
     base.net.requires_grad_(True)
     return base
@@ -89,7 +89,7 @@ def build_told(dataset: DatasetSpec, *, base: nn.Module, latent: int = LATENT) -
     return ToldPurified(_purifier(dataset, latent, n_labels=dataset.n_classes), base)
 
 
-def build_shuffled(dataset: DatasetSpec, *, base: nn.Module) -> ShuffledPurified:
+def build_shuffled(dataset: DatasetSpec, *, base: ToldPurified) -> ShuffledPurified:
     """Returns the parts of a trained told purifier, told random classes instead."""
     return ShuffledPurified(base.transform, base.net)
 

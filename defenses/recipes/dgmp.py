@@ -6,13 +6,18 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from datasets.batch import Dataset
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from datasets.batch import Batch, Dataset
 from defenses.purifiers.critic import Critic
+from defenses.purifiers.dgmp import ToldPurified
 from defenses.purifiers.purified import LatentPurified
 from defenses.recipes.generator import GeneratorOptions, Triplet, fit_generator
-from defenses.recipes.options import read_options
+from defenses.recipes.options import TrainingOptions, read_options
 from defenses.recipes.purification import fit_purifier
-from defenses.recipes.training import Progress, Training
+from defenses.recipes.training import Progress, Training, fit
 from defenses.seeding import seeded
 from registry.errors import InvalidEntryError
 
@@ -68,3 +73,36 @@ def train(
     second = fit_purifier(model, dataset, chosen, progress=tell(0.5), batch_loss=loss, **shared)
     seconds = round(first.seconds + second.seconds, 3)
     return dataclasses.replace(second, seconds=seconds)
+
+
+def train_told_classifier(
+    model: ToldPurified,
+    dataset: Dataset,
+    options: Mapping[str, object],
+    *,
+    seed: int,
+    device: str,
+    progress: Progress | None = None,
+) -> Training:
+    """Trains the classifier on purified training images whose generator is told their labels.
+
+    The last epoch is kept: validation does not tell the labels, so it cannot select one.
+
+    Args:
+        model: Trained in place; its purifier is frozen.
+        dataset: Classification with one label per image.
+        options: See `TrainingOptions`.
+        seed: Seed of everything random.
+        device: Torch device.
+        progress: Told the finished fraction and a short text after every step, or None.
+    """
+    chosen = read_options(TrainingOptions, options)
+
+    def batch_loss(model: ToldPurified, batch: Batch, generator: torch.Generator) -> Tensor:
+        label = batch.targets["label"]
+        told = F.one_hot(label, dataset.spec.n_classes).to(batch.inputs.dtype)
+        return F.cross_entropy(model(batch.inputs, told), label)
+
+    loop = dataclasses.replace(chosen, validate_every=chosen.epochs)
+    training = fit(model, dataset, loop, seed=seed, device=device, progress=progress, batch_loss=batch_loss)
+    return dataclasses.replace(training, options=dataclasses.asdict(chosen))
