@@ -122,30 +122,36 @@ class CrossEntropyOfProbabilities:
     """Cross-entropy that takes probabilities for logits, as papers have it by mistake; for replays only.
 
     Its gradient carries the extra factor p (1 - p): where the model is confident it underflows, and the sign of zero
-    moves no pixel.
+    moves no pixel. Multi-label: the mean over labels of the binary cross-entropy that takes sigmoids for logits.
     """
 
     def __init__(self, task: Task) -> None:
-        _one_label(task, "probability-cross-entropy")
+        self._task, self._multi_label = task, hasattr(task, "n_labels")
 
     def __call__(self, logits: Tensor, batch: Batch, progress: Tensor) -> Tensor:
         """Returns (N,) from logits (N, classes)."""
+        if self._multi_label:
+            return self._task.training_loss(logits.sigmoid(), batch)
         return F.cross_entropy(logits.softmax(1), batch.targets["label"], reduction="none")
 
 
 class ClampedBinaryCrossEntropy:
     """Binary cross-entropy of each probability against the one-hot label, clamped at 1e-7 as Keras does; for replays.
 
-    Where a probability is clamped its gradient is exactly zero.
+    Where a probability is clamped its gradient is exactly zero. Multi-label: of each sigmoid against its label.
     """
 
     def __init__(self, task: Task) -> None:
-        _one_label(task, "clamped-binary-cross-entropy")
+        self._multi_label = hasattr(task, "n_labels")
 
     def __call__(self, logits: Tensor, batch: Batch, progress: Tensor) -> Tensor:
         """Returns (N,) from logits (N, classes)."""
-        probabilities = logits.softmax(1).clamp(1e-7, 1 - 1e-7)
-        wanted = F.one_hot(batch.targets["label"], logits.shape[1]).to(logits.dtype)
+        if self._multi_label:
+            probabilities, wanted = logits.sigmoid(), batch.targets["labels"]
+        else:
+            probabilities = logits.softmax(1)
+            wanted = F.one_hot(batch.targets["label"], logits.shape[1]).to(logits.dtype)
+        probabilities = probabilities.clamp(1e-7, 1 - 1e-7)
         return F.binary_cross_entropy(probabilities, wanted, reduction="none").mean(1)
 
 
