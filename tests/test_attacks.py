@@ -12,7 +12,7 @@ from attacks.engine import Outcome
 from datasets.batch import Batch
 from datasets.tasks.classification import Classification, MultiLabelClassification
 from datasets.tasks.segmentation import Segmentation
-from registry import PROTOCOLS, CellFacts, Member, Norm, Randomness, linf, load_entries
+from registry import PROTOCOLS, CellFacts, Member, Norm, Randomness, ThreatKind, linf, load_entries
 from tests.toys import NoisyInput, Quantise, attack, batch_for, cnn, images, linear, protocol_of, shuffled
 
 EPS = {Norm.LINF: 0.03, Norm.L2: 0.3, Norm.L1: 1.0, Norm.L0: 3}
@@ -105,6 +105,8 @@ def cases() -> dict[str, tuple[str, Member, Norm]]:
         for norm in NORMS.get(name, (Norm.LINF,))[: 1 if kind == "noisy" else None]
     }
     for protocol in PROTOCOLS:
+        if protocol.threat_model.kind is ThreatKind.CORRUPTION:
+            continue  # bounded by a severity, not by a ball: see tests/test_corruptions.py
         for kind, (_, _, facts) in VICTIMS.items():
             published = protocol.name.startswith("reference:")  # one label a sample, and slow
             if facts.task not in protocol.tasks or kind == "noisy" or (published and kind not in ("linear-2", "cnn-3")):

@@ -19,7 +19,7 @@ from registry.errors import InvalidEntryError
 from tests.test_recipes import toy_dataset
 
 PURIFIERS = [DenoisingAutoencoder(1, width=4), DnCNN(1, depth=4, width=4)]
-QUICK = {"epochs": 8, "batch_size": 16, "lr": 1e-2, "weight_decay": 0.0, "shift": 0}
+QUICK = {"epochs": 24, "batch_size": 16, "lr": 1e-2, "weight_decay": 0.0, "shift": 0}
 
 
 def draws(seed=0):
@@ -118,7 +118,24 @@ def test_features_are_what_the_head_sees():
         head_inputs(nn.Flatten(), inputs)
 
 
+<<<<<<< HEAD
 @pytest.mark.parametrize("weights", [{}, {"task_weight": 0.05}, {"feature_weight": 0.5}], ids=["pixels", "task", "net"])
+=======
+def test_only_the_purifier_is_stored_and_loading_leaves_the_network_alone(tmp_path):
+    model, path = purified(seed=1), tmp_path / "toy" / "It-s0.safetensors"
+    nn.init.normal_(model.purifier.residual.weight, std=0.1, generator=draws(4))
+    checkpoints.save(path, model, {})
+    other = purified(seed=2)
+    before = {name: tensor.clone() for name, tensor in other.net.state_dict().items()}
+    checkpoints.load(path, other)
+    assert torch.allclose(other.purifier.residual.weight, model.purifier.residual.weight, atol=1e-3)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in other.net.state_dict().items())
+    net_bytes = sum(2 * parameter.numel() for parameter in model.net.parameters())
+    assert path.stat().st_size < 2 * sum(p.numel() for p in model.purifier.parameters()) + net_bytes
+
+
+@pytest.mark.parametrize("weights", [{}, {"task_weight": 0.05, "feature_weight": 0.5}], ids=["pixels", "all"])
+>>>>>>> dae
 def test_training_takes_out_impulses_and_leaves_the_network_alone(weights):
     dataset, model = toy_dataset(), purified()
     before = {name: tensor.clone() for name, tensor in model.net.state_dict().items()}
@@ -140,6 +157,7 @@ def test_the_weights_of_the_loss_are_used(monkeypatch):
     batch = Batch(sample_ids=torch.arange(4), inputs=images(), targets={"label": torch.tensor([0, 1, 0, 1])})
     model.net.requires_grad_(False)
 
+    @torch.no_grad()
     def loss(**weights):
         denoising.train(model, dataset, weights, seed=0, device="cpu")
         return float(kept["loss"](model, batch, draws(1)))
