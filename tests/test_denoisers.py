@@ -118,24 +118,7 @@ def test_features_are_what_the_head_sees():
         head_inputs(nn.Flatten(), inputs)
 
 
-<<<<<<< HEAD
-@pytest.mark.parametrize("weights", [{}, {"task_weight": 0.05}, {"feature_weight": 0.5}], ids=["pixels", "task", "net"])
-=======
-def test_only_the_purifier_is_stored_and_loading_leaves_the_network_alone(tmp_path):
-    model, path = purified(seed=1), tmp_path / "toy" / "It-s0.safetensors"
-    nn.init.normal_(model.purifier.residual.weight, std=0.1, generator=draws(4))
-    checkpoints.save(path, model, {})
-    other = purified(seed=2)
-    before = {name: tensor.clone() for name, tensor in other.net.state_dict().items()}
-    checkpoints.load(path, other)
-    assert torch.allclose(other.purifier.residual.weight, model.purifier.residual.weight, atol=1e-3)
-    assert all(torch.equal(tensor, before[name]) for name, tensor in other.net.state_dict().items())
-    net_bytes = sum(2 * parameter.numel() for parameter in model.net.parameters())
-    assert path.stat().st_size < 2 * sum(p.numel() for p in model.purifier.parameters()) + net_bytes
-
-
 @pytest.mark.parametrize("weights", [{}, {"task_weight": 0.05, "feature_weight": 0.5}], ids=["pixels", "all"])
->>>>>>> dae
 def test_training_takes_out_impulses_and_leaves_the_network_alone(weights):
     dataset, model = toy_dataset(), purified()
     before = {name: tensor.clone() for name, tensor in model.net.state_dict().items()}
