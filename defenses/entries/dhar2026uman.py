@@ -43,6 +43,10 @@ add(
     "Dhar2026UMAN",
     "Noisy attention gates on the image (NUMAN) and on the features of a ResNet-18 (LUMAN).",
     randomness=Randomness.SAMPLE,
+    departures="The published noise is kept although the narrow network hardly learns with it. On BreastMNIST (val, "
+    "n 78, seed 0, one draw, mean of the last 10 of 30 epochs) it scores 74.1 % with standard deviation 1 and 73.1 %, "
+    "always the majority class, with 0.25; with gates on the image alone and standard deviation 1, 81.8 %. Less noise "
+    "is no cure: the mean of the learned noise is what opens the cubed gates.",
 )
 add(
     "Dhar2026NUMAN",
@@ -63,10 +67,4 @@ add(
     "The attention gates of UMAN without any noise, in training and at inference.",
     build_options={"input_sigma": 0.0, "feature_sigma": 0.0},
     departures="An ablation of UMAN: what its gates do without noise.",
-)
-add(
-    "Dhar2026UMANTuned",
-    "UMAN with noise of a quarter of the published standard deviation.",
-    build_options={"input_sigma": 0.25, "feature_sigma": 0.25},
-    randomness=Randomness.SAMPLE,
 )
