@@ -72,7 +72,7 @@ class NonLocalMeans(nn.Module):
 
     differentiable = True
 
-    def __init__(self, patch: int = 3, distance: int = 3, strength: float = 0.1) -> None:
+    def __init__(self, patch: int = 3, distance: int = 3, strength: float = 0.04) -> None:
         super().__init__()
         if patch < 1 or patch % 2 == 0 or distance < 1 or strength <= 0:
             raise InvalidEntryError(
@@ -112,7 +112,7 @@ def adaptive_median(dataset: DatasetSpec, *, base: nn.Module, largest: int = 7) 
 
 
 def non_local_means(
-    dataset: DatasetSpec, *, base: nn.Module, patch: int = 3, distance: int = 3, strength: float = 0.1
+    dataset: DatasetSpec, *, base: nn.Module, patch: int = 3, distance: int = 3, strength: float = 0.04
 ) -> Preprocessed:
     """Returns the base model behind non-local means."""
     return Preprocessed(NonLocalMeans(patch, distance, strength), base)
