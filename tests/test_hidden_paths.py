@@ -87,6 +87,9 @@ def test_views_of_a_model():
     assert [view.transfers for view in views] == [False, False, False, True, True]
     assert not any(hasattr(module, "bpda_twin") for module in model.modules())
     assert first_view(access, facts).backward == "true"
-    assert first_view(access, CellFacts(task="classification", n_classes=2, stages=("0",))).backward == "bpda"
+    assert (
+        first_view(access, CellFacts(task="classification", n_classes=2, stages=("0",), hidden_stages=("0",))).backward
+        == "bpda"
+    )
     targeted = views[0].members(CellFacts(task="classification", n_classes=3), ("margin", "targeted-margin"), 9, 5)
     assert [member.options["restarts"] for member in targeted] == [5, 2]
