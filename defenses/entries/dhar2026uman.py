@@ -46,7 +46,7 @@ add(
     departures="The published noise is kept although the narrow network hardly learns with it. On BreastMNIST (val, "
     "n 78, seed 0, one draw, mean of the last 10 of 30 epochs) it scores 74.1 % with standard deviation 1 and 73.1 %, "
     "always the majority class, with 0.25; with gates on the image alone and standard deviation 1, 81.8 %. Less noise "
-    "is no cure: the mean of the learned noise is what opens the cubed gates.",
+    "is no cure, presumably because the mean of the learned noise, omega sigma^2, is what opens the cubed gates.",
 )
 add(
     "Dhar2026NUMAN",
