@@ -17,15 +17,9 @@ DEFENSES.add(
         build_options={"patch": 3, "distance": 3, "strength": 0.04},
         base="Undefended",
         departures=(
-<<<<<<< HEAD
-            "Made against Gaussian noise, used here against attacks. Patches are flat in place of Gaussian; patches "
-            "and windows are smaller than for photographs; the pixel itself has weight 1; the strength, 0.04, was "
-            "chosen on validation images of BreastMNIST, where 0.02 changes next to nothing and 0.06 costs 15 points."
-=======
             "Made against Gaussian noise, used here against attacks. Patches are flat in place of Gaussian; patches and"
             " windows are smaller than for photographs; the pixel itself has weight 1. The strength, 0.04, was chosen "
             "on validation images of BreastMNIST: 0.02 changes next to nothing there, 0.06 costs 15 points."
->>>>>>> dae
         ),
     )
 )
