@@ -17,7 +17,7 @@ DEFENSES.add(
         build="defenses.architectures.default:build",
         recipe=Recipe(
             train="defenses.recipes.input_gradient:train",
-            options={"epochs": 20, "penalty": 100.0},
+            options={"epochs": 20, "penalty": 1.0},
             per_dataset={"pneumoniamnist*": {"epochs": 8}},
         ),
         departures="AdamW with a one-cycle schedule; batch normalisation, through which the gradient of a sample "

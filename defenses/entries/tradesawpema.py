@@ -21,7 +21,7 @@ DEFENSES.add(
                 "steps": 5,
                 "beta": 6.0,
                 "awp_gamma": 0.005,
-                "ema_decay": 0.95,
+                "ema_decay": 0.995,
                 "bfloat16": True,
             },
             per_dataset={"pneumoniamnist*": {"epochs": 8}},
@@ -29,7 +29,9 @@ DEFENSES.add(
         trained_for=linf(4 / 255),
         departures="A recipe of this suite after Zhang et al. 2019 (TRADES), Wu et al. 2020 (weight perturbation) and "
         "Gowal et al. 2020 (averaged weights): AdamW with a one-cycle schedule, mirroring and shifts of 2 pixels, "
-        "5 inner steps in bfloat16. beta and the size of the weight perturbation are those of their papers; the decay "
-        "is set to the number of steps of a small data set. No value was searched.",
+        "5 inner steps in bfloat16. Tried on BreastMNIST validation images (n = 78) with 8 epochs and 3 inner steps: "
+        "beta 3 and 6, decays 0, 0.9, 0.95 and 0.98; the size of the weight perturbation and the augmentation were "
+        "not varied. Robust accuracy was 0.71 for beta 3 at every decay; for beta 6, 0.73 without an average and 0.72 "
+        "with each, whose warm-up is all that so few steps see. That is within the noise: the papers' values stay.",
     )
 )
