@@ -143,7 +143,7 @@ def test_the_critic_learns_to_tell_and_its_slope_is_penalised():
     flat = Adversary(critic, lr=1e-3, penalty=1)
     for parameter in critic.parameters():
         nn.init.zeros_(parameter)
-    assert float(flat.slope_penalty(real, generated)) == pytest.approx(1.0)  # slope 0 everywhere: (0 - 1) ** 2
+    assert float(flat.slope_penalty(real, generated).detach()) == pytest.approx(1.0)  # slope 0 everywhere: (0 - 1) ** 2
 
 
 def test_inversion_finds_the_code_of_a_linear_generator():
