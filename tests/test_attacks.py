@@ -1,6 +1,7 @@
 """The contract of every attack: members of all registered protocols and our own, on toy victims."""
 
 import copy
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 
@@ -16,7 +17,7 @@ from registry import PROTOCOLS, CellFacts, Member, Norm, Randomness, ThreatKind,
 from tests.toys import NoisyInput, Quantise, attack, batch_for, cnn, images, linear, protocol_of, shuffled
 
 EPS = {Norm.LINF: 0.03, Norm.L2: 0.3, Norm.L1: 1.0, Norm.L0: 3}
-SHRUNK = {"steps": 3, "queries": 12, "restarts": 2}
+SHRUNK = {"steps": 3, "queries": 12, "restarts": 2, "population": 4, "generations": 2}
 load_entries()
 
 
@@ -89,9 +90,15 @@ NORMS = {
 """Norms in which our attacks run here; the others run in Linf."""
 
 
+def small(options: Mapping[str, object]) -> dict[str, object]:
+    """Returns the options with less effort, those of a wrapped attack too."""
+    inner = {name: small(value) for name, value in options.items() if isinstance(value, Mapping)}
+    return {n: min(value, SHRUNK[n]) if n in SHRUNK else value for n, value in options.items()} | inner
+
+
 def shrunk(member: Member) -> Member:
     """Returns the member with less effort."""
-    options = {name: min(value, SHRUNK[name]) if name in SHRUNK else value for name, value in member.options.items()}
+    options = small(member.options)
     if "AutoAttack" in str(member.attack):
         options["attacks"] = ("apgd-ce",)
     return replace(member, options=options)

@@ -159,6 +159,14 @@ def test_neighbouring_places_are_independent():
         assert abs(float((values[:, lag:] * values[:, :-lag]).mean())) < 5 / math.sqrt(50 * 2000)
 
 
+@pytest.mark.parametrize("draw", [KeyedRandom.uniform, KeyedRandom.normal])
+def test_parts_draw_what_the_whole_draws(monkeypatch, draw):
+    row_keys = KeyedRandom(seed=3).keys(torch.arange(5))
+    whole = draw(row_keys, (7, 3))
+    monkeypatch.setattr("attacks.draws._PART", 2 * 21)  # parts of two rows, and one row left over
+    assert torch.equal(draw(row_keys, (7, 3)), whole)
+
+
 def test_counters_do_not_commute():
     one, two = torch.tensor([1]), torch.tensor([2])
     assert RNG.keys(one, 2) != RNG.keys(two, 1)
