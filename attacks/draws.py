@@ -21,7 +21,7 @@ _MIX_1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
 _MIX_2 = -7723592293110705685  # 0x94D049BB133111EB
 
 _PART = 1 << 16
-"""Values that a CPU computes at a time: more leave its cache, where the many passes over them take 2 to 3 times as long."""
+"""Values that a CPU computes at a time: more leave its cache, and the passes over them take 2 to 3 times as long."""
 
 
 def _shift_right(values: Tensor, bits: int) -> Tensor:
@@ -75,7 +75,7 @@ class KeyedRandom:
 
 
 def _in_parts(draw: Callable[[Tensor], Tensor], keys: Tensor, count: int) -> Tensor:
-    """Returns what `draw` makes of the keys, `count` values each; a CPU goes through them in parts of `_PART` values."""
+    """Returns what `draw` makes of the keys, `count` values each; a CPU does `_PART` values at a time."""
     rows = max(1, _PART // max(1, count))
     if keys.device.type != "cpu" or len(keys) <= rows:
         return draw(keys)

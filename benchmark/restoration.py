@@ -42,7 +42,7 @@ def with_restored_images(
     if not callable(getattr(model, "restored", None)):
         return summary.clean, summary.budgets
     shown = ModelVictim(
-        _Restorer(model), victim.task, slots=victim.slots, fewest=victim.fewest, randomness=victim.randomness
+        Restorer(model), victim.task, slots=victim.slots, fewest=victim.fewest, randomness=victim.randomness
     )
 
     def quality(rows: Tensor, inputs: Tensor) -> Metrics:
@@ -91,15 +91,20 @@ def image_quality(clean: np.ndarray, images: np.ndarray) -> Mapping[str, np.ndar
     return {"psnr": psnr, "mse": mse} | ({"ssim": ssim} if large else {})
 
 
-class _Restorer(nn.Module):
-    """A model seen as the map from images to restored images."""
+class Restorer(nn.Module):
+    """A model seen as the map from images to restored images.
+
+    Args:
+        model: Has the method `restored`.
+    """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        return self.model.restored(inputs)
+    def forward(self, inputs: Tensor, **beside: Tensor) -> Tensor:
+        """Returns the restored images; `beside` is what else the model takes, e.g. `context`."""
+        return self.model.restored(inputs, **beside)
 
 
 def _images(inputs: Tensor) -> np.ndarray:

@@ -52,6 +52,7 @@ class Layered(Protocol):
         """Returns the images that the network behind a purifier or filter sees, of the shape of the inputs.
 
         Not for attackers but for readers: records say how far these images are from the clean ones, beside the score.
+        A model whose `forward` takes more than the inputs takes the same here.
         """
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from benchmark.oracles import seen_by, twin_of
+from benchmark.restoration import Restorer
 from datasets.batch import Batch
 from datasets.tasks.base import model_outputs
 from defenses.purifiers import dgmp
@@ -97,6 +98,15 @@ def test_what_stands_beside_an_oracle_does_not_look_at_labels():
     assert torch.equal(features, told().mechanism()(samples.inputs))
     twin = ReadsImage()
     assert twin_of(entry(), twin) is twin
+
+
+def test_the_restored_images_are_those_that_the_classifier_sees():
+    samples = seen_by(entry(oracle=True, ranks=False), batch(40), SPEC)
+    shown = model_outputs(Restorer(told()), samples)
+    assert torch.equal(shown.flatten(1).mean(1), samples.context[:, 0])
+    with seeded(1):
+        drawn = model_outputs(Restorer(told(dgmp.build_shuffled)), batch(40)).flatten(1).mean(1)
+    assert set(drawn.tolist()) == {0.0, 1.0}
 
 
 def test_an_oracle_refuses_what_is_no_label():

@@ -17,6 +17,7 @@ DEFENSES.add(
         base="Dhar2026DGMPOracleTuned",
         randomness=Randomness.SAMPLE,
         ranks=False,
+        revision=2,
         departures="Not published: every call draws a class for every image. Where the accuracy of "
         "Dhar2026DGMPOracle comes from the label it is told, this one falls to chance.",
     )

@@ -38,12 +38,16 @@ class ToldPurified(LatentPurified):
 
     def forward(self, inputs: Tensor, context: Tensor | None = None) -> Tensor:
         """Returns raw logits; without `context` the generator gives all classes the same weight."""
+        return self.net(self.restored(inputs, context))
+
+    def restored(self, inputs: Tensor, context: Tensor | None = None) -> Tensor:
+        """Returns one purified draw of each image."""
         classes = self.transform.generator.n_labels
         if context is not None and context.shape != (len(inputs), classes):
             raise ModelContractError(
                 f"expected the context to hold one-hot labels ({len(inputs)}, {classes}), got {tuple(context.shape)}"
             )
-        return self.net(self.transform(inputs, context))
+        return self.transform(inputs, context)
 
     def bare(self) -> nn.Module:
         """Returns the classifier; it is not told the class."""
@@ -58,9 +62,13 @@ class ShuffledPurified(LatentPurified):
     """The class-conditional purifier, told a class that is drawn at random for every image and every call."""
 
     def forward(self, inputs: Tensor) -> Tensor:
+        return self.net(self.restored(inputs))
+
+    def restored(self, inputs: Tensor) -> Tensor:
+        """Returns one draw of each image, of the class that is drawn for it."""
         classes = self.transform.generator.n_labels
         drawn = torch.rand(len(inputs), classes, device=inputs.device).argmax(1)
-        return self.net(self.transform(inputs, F.one_hot(drawn, classes).to(inputs.dtype)))
+        return self.transform(inputs, F.one_hot(drawn, classes).to(inputs.dtype))
 
 
 def build(dataset: DatasetSpec, *, base: nn.Module, latent: int = LATENT) -> LatentPurified:
