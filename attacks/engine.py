@@ -115,11 +115,11 @@ def run_protocol(
         if not protocol.cascades:
             worst = LastPoint(batch.inputs, start)
         members = _run_budget(access, batch, protocol, facts, budget, worst, names, seed, share)
-        scores = judge_scores(victim, batch.with_inputs(worst.points), FINAL) if stochastic else worst.scores.clone()
+        scores = judge_scores(victim, batch.with_inputs(worst.points), FINAL) if stochastic else worst.scores
         outcomes.append(
             BudgetOutcome(
                 budget=budget,
-                scores=torch.minimum(scores, clean) if protocol.cascades else scores,
+                scores=scores.clone(),
                 points=worst.points.clone(),
                 found_by=tuple(names[m] if m >= 0 else "" for m in worst.member.tolist()),
                 step=worst.step.clone(),

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from attacks.ensemble_parts import averaged, score_based, through_parts
 from attacks.segmentation_members import segmentation_members
 from registry import Budget, CellFacts, Member, Need, Randomness, linf
 
+APGD = "attacks.apgd:APGD"
 EFFORTS = {
     "full": {"steps": 100, "restarts": 5, "fab": 100, "queries": 5000, "segmentation_queries": 500},
     "middle": {"steps": 100, "restarts": 1, "fab": 50, "queries": 1000, "segmentation_queries": 100},
@@ -32,40 +34,19 @@ def members(facts: CellFacts, budget: Budget) -> tuple[Member, ...]:
         ensemble = _classification(facts, effort)
     stochastic = facts.randomness is not Randomness.NONE
     if stochastic:
-        ensemble = _stochastic(name, objective)
+        ensemble = _stochastic(facts, name, objective)
     if facts.stages:  # first: through a stage without gradient the others only spend their steps
-        bpda = {"steps": steps, "step_size": 0.1, "restarts": min(2, restarts)}
+        bpda = {"steps": steps, "step_size": 0.1, "restarts": 1 if stochastic else min(2, restarts)}
+        bpda |= averaged(facts, 4)
         ensemble.insert(
             0,
             Member(name="pgd-bpda", attack="attacks.gradient:PGD", options=bpda, objective=objective, backward="bpda"),
         )
     if facts.has_twin:
         options = {"steps": steps // 2}
-        ensemble.append(
-            Member(name="transfer", attack="attacks.apgd:APGD", options=options, objective=objective, source=Need.TWIN)
-        )
-    ensemble += _through_parts(facts, steps, objective, effort=name)
-    options = {"queries": queries}
-    if stochastic:
-        options = {"queries": queries // 4, "eot_samples": 4}  # the same number of evaluations
-    square = Member(
-        name="square", attack="attacks.square:Square", options=options, objective=objective, pooled=stochastic
-    )
-    return (*ensemble, square)
-
-
-def _through_parts(facts: CellFacts, steps: int, objective: str, *, effort: str) -> list[Member]:
-    """Attacks that know what a defense of several parts is made of: its bare network, and the features it lives on."""
-    apgd, members = "attacks.apgd:APGD", []
-    draws = 16 if effort == "full" else 4
-    options = {"steps": steps // 2} | ({"eot_samples": draws} if facts.randomness is not Randomness.NONE else {})
-    if facts.has_bare:
-        bare = {"steps": steps // 2}
-        members.append(Member(name="transfer-bare", attack=apgd, options=bare, objective=objective, source=Need.BARE))
-    if facts.has_mechanism and facts.task == "classification":
-        aimed = {"objective": "feature-distance", "source": Need.MECHANISM}
-        members.append(Member(name="apgd-features", attack=apgd, options=options, **aimed))
-    return members
+        ensemble.append(Member(name="transfer", attack=APGD, options=options, objective=objective, source=Need.TWIN))
+    ensemble += through_parts(facts, APGD, steps // 2, objective, draws=16 if name == "full" else 4)
+    return (*ensemble, score_based(facts, "square", "attacks.square:Square", queries, objective))
 
 
 def _classification(facts: CellFacts, effort: Mapping[str, int]) -> list[Member]:
@@ -73,37 +54,39 @@ def _classification(facts: CellFacts, effort: Mapping[str, int]) -> list[Member]
 
     FAB is searched in full precision: it lives on the boundary, where a rounded copy decides otherwise.
     """
-    apgd, fab, steps, restarts = "attacks.apgd:APGD", "attacks.fab:FAB", effort["steps"], effort["restarts"]
+    fab, steps, restarts = "attacks.fab:FAB", effort["steps"], effort["restarts"]
     if facts.n_classes == 2 or facts.multi_label:
         options = {"steps": steps, "restarts": restarts}
         return [
-            Member(name="apgd-margin", attack=apgd, options=options, objective="margin"),
+            Member(name="apgd-margin", attack=APGD, options=options, objective="margin"),
             Member(name="fab", attack=fab, options={"steps": effort["fab"]}, objective="margin", source="exact"),
         ]
     targets = min(9 if restarts > 1 else 3, facts.n_classes - 1)
     options, boundary = {"steps": steps, "restarts": targets}, {"steps": effort["fab"], "targets": targets}
     return [
-        Member(name="apgd-ce", attack=apgd, options={"steps": steps}),
-        Member(name="apgd-targeted-margin", attack=apgd, options=options, objective="targeted-margin"),
+        Member(name="apgd-ce", attack=APGD, options={"steps": steps}),
+        Member(name="apgd-targeted-margin", attack=APGD, options=options, objective="targeted-margin"),
         Member(name="fab-targeted", attack=fab, options=boundary, objective="targeted-margin", source="exact"),
     ]
 
 
-def _stochastic(effort: str, objective: str) -> list[Member]:
-    """Draws are swept: one noisy gradient is weak, and many steps with few draws may beat few with many."""
-    sweep, steps = {"full": ((1, 4, 16), 100), "middle": ((1, 4), 100), "curve": ((4,), 40)}[effort]
+def _stochastic(facts: CellFacts, effort: str, objective: str) -> list[Member]:
+    """Draws are swept: one noisy gradient is weak, and many steps with few draws may beat few with many.
 
-    def apgd(name: str, draws: int, **options) -> Member:
-        return Member(
-            name=name,
-            attack="attacks.apgd:APGD",
-            options={"steps": steps, "eot_samples": draws},
-            objective=objective,
-            **options,
-        )
+    Runs with few draws are repeated; of several classes each is a target, too. No budget but the full one says more
+    than an upper bound.
+    """
+    sweep = {"full": ((1, 5), (4, 2), (16, 1)), "middle": ((1, 1), (4, 1)), "curve": ((4, 1),)}[effort]
+    steps = 40 if effort == "curve" else 100
 
-    return [
-        *(apgd(f"apgd-eot{draws}", draws) for draws in sweep),
-        apgd(f"apgd-pooled{sweep[-1]}", sweep[-1], pooled=True),
-        apgd("frozen-draw", 1, source=Need.FROZEN_DRAW),
-    ]
+    def apgd(name: str, draws: int, restarts: int = 1, objective: str = objective, **more) -> Member:
+        options = {"steps": steps, "restarts": restarts, "eot_samples": draws}
+        return Member(name=name, attack=APGD, options=options, objective=objective, **more)
+
+    members = [apgd(f"apgd-eot{draws}", draws, restarts) for draws, restarts in sweep]
+    most = sweep[-1][0]
+    members.append(apgd(f"apgd-pooled{most}", most, pooled=True))
+    if facts.task == "classification" and facts.n_classes > 2 and not facts.multi_label:
+        targets = min(9 if effort == "full" else 3, facts.n_classes - 1)
+        members.append(apgd("apgd-targeted-eot4", 4, targets, "targeted-margin"))
+    return [*members, apgd("frozen-draw", 1, source=Need.FROZEN_DRAW)]

@@ -81,7 +81,7 @@ def access_to(
         has_bare=str(Need.BARE) in surrogates,
         has_mechanism=str(Need.MECHANISM) in surrogates,
         n_modalities=len(subject.spec.modalities),
-        ranked_budget=subject.spec.ranked_budget,
+        ranked_budget=protocol.ranked_budget or subject.spec.ranked_budget,
     )
     return Access(victim=judge, search=search, exact=exact, surrogates=surrogates), facts
 

@@ -76,7 +76,7 @@ def assess(
         batch = marked(subject, batch, device)
         run = _in_memory(subject, batch, protocol, slots_for(device), identity.attack_seed, progress)
         access, facts, (outcome, findings, escalation) = run
-        outcome, adversarials = certify(access.victim, batch, protocol, outcome, subject.spec.ranked_budget)
+        outcome, adversarials = certify(access.victim, batch, protocol, outcome, facts.ranked_budget)
         summary = Summary(access.victim, batch, subject.spec, outcome)
         clean, budgets = with_restored_images(summary, defended, access.victim, batch, outcome)
         cost = _cost(subject.model, batch, access, identity.checkpoint, began, device)

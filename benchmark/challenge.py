@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from torch import Tensor
 
 from attacks.engine import BudgetOutcome, MemberOutcome, Outcome
-from attacks.judging import FINAL, judge_scores
+from attacks.judging import FINAL, SELECTION, judge_scores
 from attacks.victim import ModelVictim
 from benchmark.access import Subject, marked, slots_for
 from benchmark.assessment import check_model, full_precision
@@ -23,10 +24,10 @@ from benchmark.oracles import seen_by
 from benchmark.stored_adversarials import balls, certify
 from benchmark.submission import Submission, check_ball, read_submission
 from benchmark.summary import Summary
-from datasets.batch import Dataset
+from datasets.batch import Batch, Dataset
 from datasets.tasks.base import task_for
 from defenses.build import CheckpointInfo, defended_model
-from registry import DATASETS, DEFENSES, TASKS, AttackProtocol, Budget, DefenseEntry, Member, ThreatModel
+from registry import DATASETS, DEFENSES, TASKS, AttackProtocol, Budget, DefenseEntry, Member, Randomness, ThreatModel
 from registry.errors import InputContractError
 from results.adversarials import Adversarials
 from results.best_known import BestKnown, best_known, same_question
@@ -141,7 +142,7 @@ def _assess(
     batch = marked(subject, batch, device)
     victim = ModelVictim(subject.model, subject.task, slots=slots_for(device), randomness=subject.randomness, seed=0)
     clean = judge_scores(victim, batch, FINAL)
-    scores = torch.minimum(judge_scores(victim, batch.with_inputs(points), FINAL), clean)
+    points, scores = _worse(victim, batch, points, clean)
     outcome = _outcome(challenge, subject, clean, scores, points, victim, time.perf_counter() - began)
     outcome, adversarials = certify(victim, batch, protocol, outcome, subject.spec.ranked_budget)
     summary = Summary(victim, batch, subject.spec, outcome)
@@ -170,6 +171,20 @@ def _assess(
         provenance=where,
     )
     return record, summary.table(), adversarials
+
+
+def _worse(victim: ModelVictim, batch: Batch, points: Tensor, clean: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns, of each submitted point and its original, the worse one and its final score.
+
+    Of a stochastic victim the worse one is selected on draws of selection: the minimum of two final means, each over
+    100 draws, would be lower than either.
+    """
+    if victim.randomness is Randomness.NONE:
+        return points, torch.minimum(judge_scores(victim, batch.with_inputs(points), FINAL), clean)
+    submitted = judge_scores(victim, batch.with_inputs(points), SELECTION)
+    lower = submitted < judge_scores(victim, batch, SELECTION)
+    chosen = torch.where(lower.reshape(-1, *[1] * (points.ndim - 1)), points, batch.inputs)
+    return chosen, judge_scores(victim, batch.with_inputs(chosen), FINAL)
 
 
 def _outcome(challenge: Challenge, subject: Subject, clean, scores, points, victim, seconds: float) -> Outcome:

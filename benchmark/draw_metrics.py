@@ -1,4 +1,4 @@
-"""Scores of a stochastic defense under several uses of its draws: one by one, averaged, and at its worst."""
+"""What a stochastic defense answers over several draws: one by one, averaged, and at its worst."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from attacks.pooling import logits_of, probabilities_of
 from attacks.queries import Draws
 from attacks.victim import ModelVictim
 from datasets.batch import Batch
+from datasets.tasks.base import Outputs
 from registry import Randomness
 from results import statistics
 from results.record import Estimate
@@ -19,11 +20,16 @@ DRAWS, SINGLE = 32, 10
 """Draws of each image, and how many of them the mean of single draws takes."""
 
 
-def draw_metrics(victim: ModelVictim, batch: Batch) -> dict[str, Estimate]:
-    """Returns the metrics of `registry.DRAW_METRICS`, or nothing for a deterministic model.
+def observe(victim: ModelVictim, batch: Batch) -> tuple[Outputs, dict[str, Estimate]]:
+    """Returns outputs that stand for a defense, and the metrics of `registry.DRAW_METRICS`.
 
-    `draws10_mean` is the mean score of 10 draws, `draws32_averaged` the score of the mean probability of 32 draws
-    (left out where a model returns several tensors), `draws32_worst` the lowest score of 32 draws of each image.
+    The outputs are those of a deterministic model; of a stochastic one the logits of its mean probability over 32 fresh
+    draws or, where it returns several tensors, those of one fresh draw.
+
+    `draws10_mean` is the mean score of 10 draws, `draws32_averaged` the score of the mean probability (left out where
+    a model returns several tensors), `draws32_worst` the lowest score of 32 draws of each image. Worst inputs are
+    selected by their mean score over single draws, so that `draws32_averaged` is no worst case of a defense that
+    averages. A deterministic model has no such metrics.
 
     Args:
         victim: The unprepared model.
@@ -31,19 +37,22 @@ def draw_metrics(victim: ModelVictim, batch: Batch) -> dict[str, Estimate]:
     Source: Lucas et al. 2023, arXiv:2302.13464, on attackers who may try again.
     """
     if victim.randomness is Randomness.NONE or not len(batch):
-        return {}
-    task, several, singles, total = victim.task, hasattr(victim.task, "n_labels"), [], None
+        return victim.outputs(batch), {}
+    task, several, singles = victim.task, hasattr(victim.task, "n_labels"), []
+    total, first = None, None
     for draw in range(DRAWS):
         outputs = victim.outputs(batch, Draws(torch.full_like(batch.sample_ids, FIRST + draw)))
         singles.append(task.score(task.decode(outputs, batch), batch))
+        first = outputs if first is None else first
         if isinstance(outputs, Tensor):
             share = probabilities_of(outputs, several) / DRAWS
             total = share if total is None else total + share
     scores = torch.stack(singles)
     found = {"draws10_mean": scores[:SINGLE].mean(0), "draws32_worst": scores.amin(0)}
     if total is not None:
-        found["draws32_averaged"] = task.score(task.decode(logits_of(total, several), batch), batch)
-    return {name: _estimate(values) for name, values in found.items()}
+        first = logits_of(total, several)
+        found["draws32_averaged"] = task.score(task.decode(first, batch), batch)
+    return first, {name: _estimate(values) for name, values in found.items()}
 
 
 def _estimate(scores: Tensor) -> Estimate:

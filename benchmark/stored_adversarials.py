@@ -135,7 +135,7 @@ class _Book:
             entry, points, scores = self._store(index, found, rows)
             self._entries.append(entry)
             held.points[rows] = points
-            held.scores[rows] = torch.minimum(scores, self._clean[rows])
+            held.scores[rows] = scores if self._stochastic else torch.minimum(scores, self._clean[rows])
             held.step[rows] = found.step[rows]
             for row in rows.tolist():
                 held.found_by[row] = found.found_by[row]

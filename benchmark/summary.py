@@ -9,7 +9,7 @@ import pandas as pd
 
 from attacks.engine import BudgetOutcome, MemberOutcome, Outcome
 from attacks.victim import ModelVictim
-from benchmark.draw_metrics import draw_metrics
+from benchmark.draw_metrics import observe
 from datasets.batch import Batch
 from registry import DatasetSpec
 from results import statistics
@@ -34,11 +34,11 @@ class Summary:
     def __init__(self, victim: ModelVictim, batch: Batch, spec: DatasetSpec, outcome: Outcome) -> None:
         self._task, self._spec = victim.task, spec
         clean = outcome.clean_scores.cpu().numpy()
-        facts = _facts(victim, batch)
+        facts, draws = _facts(victim, batch)
         self.samples = {"sample_id": batch.sample_ids.cpu().numpy(), "clean_score": clean}
         self.samples |= {f"clean_{name}": column for name, column in _columns(facts).items()}
-        self.clean = {"clean": self._mean(clean)} | self._corpus(facts, len(clean)) | draw_metrics(victim, batch)
-        self.clean_class_recall = self._recalls(facts)
+        self.clean = {"clean": self._mean(clean)} | self._corpus(facts, len(clean)) | draws
+        self.clean_class_recall = self._recalls(facts, clean)
         self.clean_confusions = self._confusions(facts)
         self.constant_predictor = _constant_predictor(facts)
         self.budgets = tuple(self._budget(k, b, victim, batch, clean) for k, b in enumerate(outcome.budgets))
@@ -52,7 +52,7 @@ class Summary:
     ) -> BudgetResult:
         scores = outcome.scores.cpu().numpy()
         worst = batch.with_inputs(outcome.points)
-        facts = _facts(victim, worst)
+        facts, draws = _facts(victim, worst)
         self.samples |= {
             f"score_{k}": scores,
             f"member_{k}": np.array(outcome.found_by),
@@ -63,7 +63,7 @@ class Summary:
         metrics = {"robust": self._mean(scores), "attack_success_rate": success} | self._corpus(facts, len(scores))
         return BudgetResult(
             budget=outcome.budget.card(),
-            metrics=metrics | draw_metrics(victim, worst),
+            metrics=metrics | draws,
             members=tuple(member_result(m) for m in outcome.members),
             planned=tuple(m.member.name for m in outcome.members),
             class_recall=self._recalls(facts, scores),
@@ -87,17 +87,12 @@ class Summary:
             estimates[name] = Estimate(value=value, low=float(low), high=float(high), n=n)
         return estimates
 
-    def _recalls(self, facts: Facts, scores: np.ndarray | None = None) -> dict[str, Estimate]:
-        """Recall of each class that occurs; under attack a sample counts when its worst score is 1."""
+    def _recalls(self, facts: Facts, scores: np.ndarray) -> dict[str, Estimate]:
+        """Recall of each class that occurs: the mean score of its samples."""
         if "label" not in facts:
             return {}
-        right = facts["prediction"] == facts["label"] if scores is None else scores >= self._task.fail_below
-        recalls = {}
-        for index, name in enumerate(self._spec.class_names):
-            members = facts["label"] == index
-            if members.any():
-                recalls[name] = statistics.proportion(int(right[members].sum()), int(members.sum()))
-        return recalls
+        members = {name: facts["label"] == index for index, name in enumerate(self._spec.class_names)}
+        return {name: self._mean(scores[rows]) for name, rows in members.items() if rows.any()}
 
     def _confusions(self, facts: Facts) -> dict[str, Estimate]:
         if "label" not in facts:
@@ -111,9 +106,10 @@ class Summary:
         return rates
 
 
-def _facts(victim: ModelVictim, batch: Batch) -> Facts:
-    task = victim.task
-    return task.facts(task.decode(victim.outputs(batch), batch), batch)
+def _facts(victim: ModelVictim, batch: Batch) -> tuple[Facts, dict[str, Estimate]]:
+    """Returns what a task says of each prediction, and the metrics of several draws."""
+    outputs, draws = observe(victim, batch)
+    return victim.task.facts(victim.task.decode(outputs, batch), batch), draws
 
 
 def _columns(facts: Facts, *, targets: bool = True) -> dict[str, np.ndarray]:

@@ -207,7 +207,7 @@ def recompute(
     for index in adversarials.certified:
         place = adversarials.holding(batch.sample_ids.cpu().numpy(), index)
         attacked = np.where(place < 0, clean, scores[place] if len(scores) else clean)
-        found[score_column(index)] = np.minimum(clean, attacked)
+        found[score_column(index)] = attacked if stochastic(record) else np.minimum(clean, attacked)
     return found
 
 

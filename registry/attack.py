@@ -50,7 +50,7 @@ class CellFacts:
     n_modalities: int = 1
     """Number of modalities."""
     ranked_budget: Budget = field(default_factory=lambda: linf(4 / 255))
-    """Budget that the data set ranks; ensembles spend most there."""
+    """Budget that ranks, the protocol's own or the data set's; ensembles spend most there."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,6 +114,8 @@ class AttackProtocol:
     """Kinds of randomness it is made for; empty for all."""
     ranks: bool = False
     """Whether its worst case may rank a row."""
+    ranked_budget: Budget | None = None
+    """Budget of full effort, where soundness is probed; None for the data set's, which is in Linf."""
     cascades: bool = True
     """Whether a score is the worst case over all points, members and smaller budgets. Otherwise every budget begins at
     the originals and each sample is scored at the last point its one member proposes, as papers and corruptions do."""
@@ -134,6 +136,10 @@ class AttackProtocol:
         sizes = [budget.size for budget in self.budgets]
         if sizes != sorted(set(sizes)):
             raise InvalidEntryError(f"protocol {self.name}: budgets must ascend, got {sizes}")
+        if self.ranked_budget is not None and self.ranked_budget not in self.budgets:
+            raise InvalidEntryError(
+                f"protocol {self.name}: it ranks {self.ranked_budget.label}, which is no budget of it"
+            )
         strangers = {str(budget.norm) for budget in self.budgets} - {str(self.threat_model.norm)}
         if strangers:
             raise InvalidEntryError(
@@ -168,6 +174,7 @@ class AttackProtocol:
             "families": sorted(self.families),
             "randomness": sorted(self.randomness),
             "ranks": self.ranks,
+            "ranked_budget": self.ranked_budget.card() if self.ranked_budget else None,
             "cascades": self.cascades,
             "reference": self.reference.card() if self.reference else None,
             "revision": self.revision,

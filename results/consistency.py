@@ -11,7 +11,7 @@ from results.adversarials import Adversarials
 from results.budgets import as_budget
 from results.record import Estimate, EvaluationRecord
 from results.sample_table import SAMPLE_ID, score_column
-from results.statistics import attack_success_rate, is_binary, mean_estimate, proportion
+from results.statistics import attack_success_rate, is_binary, mean_estimate
 
 CLEAN = "clean_score"
 ROUNDING = 1e-6
@@ -76,7 +76,7 @@ def required_budgets(record: EvaluationRecord, table: pd.DataFrame) -> set[int]:
     scores = table[[CLEAN, *(score_column(index) for index in range(len(record.budgets)))]].to_numpy()
     if is_binary(scores) and not stochastic(record):
         return set(range(len(record.budgets)))
-    ranked = record.dataset.get("ranked_budget")
+    ranked = record.protocol.get("ranked_budget") or record.dataset.get("ranked_budget")
     if not ranked:
         return set()
     return {index for index, result in enumerate(record.budgets) if as_budget(result.budget) == as_budget(ranked)}
@@ -93,11 +93,14 @@ def cascades(record: EvaluationRecord) -> bool:
 
 
 def _order_problems(record: EvaluationRecord, scores: np.ndarray) -> Iterator[str]:
-    """Worst cases never rise above the clean scores, nor, without noise, from a smaller budget to a larger one."""
-    if not cascades(record):
+    """Without noise, worst cases never rise above the clean scores, nor from a smaller budget to a larger one.
+
+    Candidates against a stochastic defense are selected on other draws than the ones they are scored on.
+    """
+    if not cascades(record) or stochastic(record):
         return
     for index, row in enumerate(scores[1:]):
-        before = scores[0] if stochastic(record) else scores[: index + 1].min(0)
+        before = scores[: index + 1].min(0)
         if (row > before + ROUNDING).any():
             yield f"scores rise at budget {index} on {int((row > before + ROUNDING).sum())} samples"
 
@@ -117,8 +120,8 @@ def _number_problems(record: EvaluationRecord, table: pd.DataFrame, scores: np.n
             except (KeyError, ValueError):
                 yield f"recall of {name} at budget {index}, a class without samples"
                 continue
-            right = int((row[members] >= FAIL_BELOW).sum())
-            yield from _differs(f"recall of {name} at budget {index}", estimate, proportion(right, int(members.sum())))
+            found = mean_estimate(row[members], is_binary(row[members]))
+            yield from _differs(f"recall of {name} at budget {index}", estimate, found)
 
 
 def _differs(what: str, stated: Estimate | None, found: Estimate) -> Iterator[str]:

@@ -8,7 +8,7 @@ from torch import nn
 
 from attacks.victim import ModelVictim
 from benchmark import draw_metrics as module
-from benchmark.draw_metrics import draw_metrics
+from benchmark.draw_metrics import observe
 from benchmark.summary import Summary
 from datasets.batch import Batch
 from datasets.tasks.classification import Classification
@@ -38,18 +38,22 @@ def victim_of(model: nn.Module, randomness: Randomness, **options) -> ModelVicti
     return ModelVictim(model.eval(), Classification(2), slots=4, randomness=randomness, **options)
 
 
+def drawn(victim: ModelVictim, batch: Batch):
+    return observe(victim, batch)[1]
+
+
 def test_deterministic_models_have_none():
-    assert draw_metrics(victim_of(linear(2, shape=(1, 4, 4)), Randomness.NONE), batch_of(0)) == {}
+    assert drawn(victim_of(linear(2, shape=(1, 4, 4)), Randomness.NONE), batch_of(0)) == {}
 
 
 def test_a_coin_is_read_in_three_ways():
-    found = draw_metrics(victim_of(Coin(), Randomness.SAMPLE), batch_of(1))
+    found = drawn(victim_of(Coin(), Randomness.SAMPLE), batch_of(1))
     assert set(found) == {spec.name for spec in DRAW_METRICS}
     assert {estimate.n for estimate in found.values()} == {N}
     assert 0.5 < found["draws10_mean"].value < 0.95  # three quarters of 60 draws
     assert found["draws32_worst"].value == 0  # one of 32 draws is wrong for each image
     assert found["draws32_averaged"].value < 0.5  # mean probability of class 1: 0.75 * 0.525 + 0.25 * 0.047 = 0.41
-    other = draw_metrics(victim_of(Coin(), Randomness.SAMPLE), batch_of(0))
+    other = drawn(victim_of(Coin(), Randomness.SAMPLE), batch_of(0))
     assert other["draws10_mean"].value == pytest.approx(1 - found["draws10_mean"].value)
     assert other["draws32_averaged"].value == pytest.approx(1 - found["draws32_averaged"].value)
     assert other["draws32_worst"].value == 0
@@ -65,18 +69,28 @@ def test_mean_and_worst_are_those_of_the_single_draws(monkeypatch):
     outputs = torch.stack([victim.outputs(batch, draw) for draw in draws])
     right = (outputs.argmax(2) == 0).double()
     assert 0 < float(right.mean()) < 1
-    found = draw_metrics(victim, batch)
+    found = drawn(victim, batch)
     assert found["draws10_mean"].value == pytest.approx(float(right[:3].mean()))
     assert found["draws32_worst"].value == pytest.approx(float(right.amin(0).mean()))
     averaged = (outputs.softmax(2).mean(0).argmax(1) == 0).double()
     assert found["draws32_averaged"].value == pytest.approx(float(averaged.mean()))
 
 
+def test_predictions_are_those_of_the_averaged_draws_and_none_of_an_attacked_one():
+    """Draw 0 is the one that a frozen-draw attack descends on; a strong minority of draws decides the average."""
+    victim, batch = victim_of(Coin(), Randomness.SAMPLE), batch_of(1)
+    outputs, metrics = observe(victim, batch)
+    assert float((outputs.argmax(1) == 1).double().mean()) == metrics["draws32_averaged"].value < 0.5
+    assert (victim.outputs(batch).argmax(1) == 1).any()
+    plain = victim_of(linear(2, shape=(1, 4, 4)), Randomness.NONE)
+    assert torch.equal(observe(plain, batch)[0], plain.outputs(batch))
+
+
 def test_numbers_are_the_same_again_and_for_other_seeds_others():
     batch = batch_of(1)
-    first, again = (draw_metrics(victim_of(Coin(), Randomness.SAMPLE), batch) for _ in range(2))
+    first, again = (drawn(victim_of(Coin(), Randomness.SAMPLE), batch) for _ in range(2))
     assert first == again
-    other = draw_metrics(victim_of(Coin(), Randomness.SAMPLE, seed=5), batch)
+    other = drawn(victim_of(Coin(), Randomness.SAMPLE, seed=5), batch)
     assert first["draws10_mean"] != other["draws10_mean"]
 
 
@@ -99,9 +113,9 @@ def test_records_hold_them_clean_and_at_each_budget_on_the_stored_points(randomn
     if randomness is Randomness.NONE:
         assert not names & (set(summary.clean) | set(summary.budgets[0].metrics))
         return
-    assert summary.clean | draw_metrics(victim, batch) == summary.clean
+    assert summary.clean | drawn(victim, batch) == summary.clean
     for result, found in zip(summary.budgets, outcome.budgets, strict=True):
-        expected = draw_metrics(victim, batch.with_inputs(found.points))
+        expected = drawn(victim, batch.with_inputs(found.points))
         assert names == set(expected)
         assert result.metrics | expected == result.metrics
     assert summary.budgets[1].metrics["draws32_worst"].value < summary.clean["draws10_mean"].value

@@ -193,6 +193,28 @@ def test_a_stochastic_score_is_taken_on_fresh_draws():
     assert torch.equal(outcome.budgets[0].scores, outcome.clean_scores)
 
 
+class Chaotic(torch.nn.Module):
+    """A coin for every point and draw: the least change of the image tosses it anew."""
+
+    def forward(self, inputs):
+        phase = inputs.flatten(1).sum(1, keepdim=True) + torch.rand(len(inputs), 1)
+        wave = torch.sin(1e5 * phase)
+        return torch.cat([wave, -wave], 1)
+
+
+def test_the_selected_candidate_keeps_its_own_final_score():
+    """The minimum of a candidate's and the original's noisy means would be lower than either, without any attack."""
+    batch, model = batch_for(linear(2), images(40)), Chaotic()
+    member = Member(name="random", attack="attacks.random_search:RandomSearch", options={"queries": 6})
+    outcome = attack(model, batch, protocol_of(member, eps=(0.02,)), randomness=Randomness.SAMPLE)
+    (found,) = outcome.budgets
+    victim = ModelVictim(model, Classification(2), slots=8, randomness=Randomness.SAMPLE)
+    assert torch.equal(found.scores, judge_scores(victim, batch.with_inputs(found.points), FINAL))
+    moved = (found.points != batch.inputs).flatten(1).any(1)
+    assert (found.scores > outcome.clean_scores)[moved].any()
+    assert torch.equal(found.scores[~moved], outcome.clean_scores[~moved])
+
+
 def test_inputs_out_of_range_are_refused():
     model = linear(2)
     batch = batch_for(model, images(5))

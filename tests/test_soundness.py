@@ -11,7 +11,7 @@ from attacks.engine import run_protocol
 from attacks.soundness import examination as soundness
 from attacks.soundness.examination import examine
 from benchmark.soundness_summary import escalation_of, flags_of
-from registry import Member, Randomness, linf
+from registry import Budget, Member, Norm, Randomness, linf
 from results import verdict
 from tests.soundness_toys import (
     CROSS_ENTROPY,
@@ -37,6 +37,7 @@ from tests.toys import (
     cnn,
     images,
     linear,
+    protocol_of,
     robust_gap,
 )
 
@@ -200,6 +201,19 @@ def test_protocols_that_do_not_rank_are_not_examined():
     assert examine(access, batch, replace(protocol, ranks=False), facts, outcome) == (outcome, (), None)
     other = replace(facts, ranked_budget=linf(0.3))
     assert examine(access, batch, protocol, other, outcome) == (outcome, (), None)
+
+
+@pytest.mark.parametrize(("model", "red"), [(LINEAR, False), (ROUNDED, True)], ids=["linear", "rounded"])
+def test_a_number_of_pixels_is_probed_in_a_small_ball(model, red):
+    batch = batch_for(LINEAR, images(10, shape=SHAPE))
+    access, _, facts = cell(model, batch)
+    member = Member(name="pgd0", attack="attacks.pgd_l0:PGD0", options={"steps": 5}, objective="margin")
+    pixels = Budget(norm=Norm.L0, eps=1)
+    protocol = replace(protocol_of(member, eps=(1,), norm=Norm.L0), ranks=True, ranked_budget=pixels)
+    facts = replace(facts, ranked_budget=pixels)
+    outcome = run_protocol(access, batch, protocol, facts)
+    _, findings, _ = examine(access, batch, protocol, facts, outcome)
+    assert {f.name: f.red for f in findings}["zero-gradient"] == red
 
 
 @pytest.mark.parametrize("model", [ROUNDED, Counting(LINEAR), cnn(2)], ids=["rounded", "counting", "convolutions"])

@@ -3,15 +3,16 @@
 import pytest
 
 import benchmark.suites  # noqa: F401  registers them
-from registry import PROTOCOLS, SUITES, Budget, CellFacts, Norm, load_entries
+from registry import PROTOCOLS, SUITES, Budget, CellFacts, Need, Norm, Randomness, load_entries
 from tests.toys import attack, batch_for, cnn, images, protocol_of
 
 load_entries()
 
 
 def ensemble(name: str, eps: float, **facts):
-    cell = CellFacts(**{"task": "classification", "n_classes": 4} | facts)
     protocol = PROTOCOLS[name]
+    usual = {"task": "classification", "n_classes": 4, "ranked_budget": protocol.ranked_budget}
+    cell = CellFacts(**usual | facts)
     return {member.name: member for member in protocol.ensemble(cell, Budget(norm=protocol.threat_model.norm, eps=eps))}
 
 
@@ -27,11 +28,21 @@ def test_the_l2_ensemble_grows_with_the_facts():
 
 
 def test_the_l0_ensemble_grows_with_the_facts():
-    assert set(ensemble("standard:l0", 1, n_classes=2, has_twin=False)) == {"pgd0", "one-pixel"}
+    assert set(ensemble("standard:l0", 1, n_classes=2, has_twin=False)) == {"pgd0", "one-pixel", "sparse-rs"}
     assert set(ensemble("standard:l0", 3)) == {"pgd0", "pgd0-targeted", "transfer", "sparse-rs"}
     assert next(iter(ensemble("standard:l0", 3, stages=("jpeg",)))) == "pgd0-bpda"
     assert set(ensemble("standard:l0", 25, multi_label=True)) == {"pgd0", "transfer", "sparse-rs"}
     assert ensemble("standard:l0", 10)["sparse-rs"].options["queries"] == 5000
+
+
+@pytest.mark.parametrize("name", ["standard:l2", "standard:l0"])
+def test_stochastic_defenses_meet_averaged_gradients_and_a_frozen_draw(name):
+    found = ensemble(name, PROTOCOLS[name].ranked_budget.size, randomness=Randomness.SAMPLE, stages=("noise",))
+    assert "fab" not in found and found["frozen-draw"].source == Need.FROZEN_DRAW
+    single = {"frozen-draw", "transfer"}
+    assert all(member.options["eot_samples"] > 1 for key, member in found.items() if key not in single)
+    shown = ensemble(name, 1, has_bare=True, has_mechanism=True)
+    assert {str(member.source) for member in shown.values()} >= {"bare", "mechanism"}
 
 
 @pytest.mark.parametrize("name", ["standard:l2", "standard:l0"])

@@ -63,6 +63,8 @@ PROTOCOLS.add(
         members=evolved,
         needs=frozenset({Need.TWIN}),
         families=GREY_BOX,
+        cascades=False,
+        revision=2,
         reference=PAPER,
     )
 )
@@ -76,6 +78,8 @@ PROTOCOLS.add(
         members=exhaustive,
         needs=frozenset({Need.TWIN}),
         families=GREY_BOX,
+        cascades=False,
+        revision=2,
         reference=PAPER,
     )
 )

@@ -27,8 +27,11 @@ from attacks.soundness.ledger import PROBES, Ledger
 from attacks.soundness.views import View, first_view, objectives_of, private
 from attacks.victim import Access
 from datasets.batch import Batch
-from registry import AttackProtocol, CellFacts, Norm
+from registry import AttackProtocol, CellFacts, Norm, linf
 
+PROBED = linf(4 / 255)
+"""Where a norm has no short steps, as L0, gradients are probed in this ball: whether they are honest is no matter of
+the norm."""
 UNDECLARED = frozenset({"stateful", "train-mode", "stochastic-undeclared"})
 """Flags that no escalation can answer: the entry must declare what it does."""
 CERTAINLY_BROKEN = 0.01
@@ -83,7 +86,10 @@ class _Examination:
         self._rows = audit_rows(batch, outcome.clean_scores, access.victim.task.fail_below, AUDIT_SAMPLES)
         mask = support_mask(protocol.threat_model, batch.inputs, batch.targets.get("mask"))
         self._ball: Ball = ball_for(protocol.threat_model, facts.ranked_budget, batch.inputs, support=mask)
-        self._comparable = len(self._rows) > 0 and protocol.threat_model.norm in (Norm.LINF, Norm.L2)
+        stepped = protocol.threat_model.norm in (Norm.LINF, Norm.L2)
+        self._comparable = len(self._rows) > 0 and stepped
+        small = replace(protocol.threat_model, norm=Norm.LINF)
+        self._audited = self._ball if stepped else ball_for(small, PROBED, batch.inputs, support=mask)
 
     def __call__(self, main: BudgetOutcome) -> tuple[Outcome, tuple[Finding, ...], Escalation | None]:
         """Returns the outcome, the flags, and the escalation where one was needed."""
@@ -92,7 +98,7 @@ class _Examination:
         self._ledger = Ledger(self._cell, self._access.victim, main)
         self._watch("probes")
         clean_scores = self._outcome.clean_scores
-        found = audit(self._access.victim, self._cell.batch, clean_scores, self._ball, self._objectives[0])
+        found = audit(self._access.victim, self._cell.batch, clean_scores, self._audited, self._objectives[0])
         if not self._comparable:
             return self._outcome, found + self._notes(main.scores), None
         view = first_view(self._access, self._cell.facts, largest_option(main, "eot_samples", 1))

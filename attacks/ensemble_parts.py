@@ -1,0 +1,41 @@
+"""What the standard ensembles of all norms share: averaged gradients, and attacks on the parts of a defense."""
+
+from __future__ import annotations
+
+from registry import CellFacts, Member, Need, Randomness
+
+
+def averaged(facts: CellFacts, draws: int) -> dict[str, int]:
+    """Returns the option that averages answers over draws of a stochastic defense; nothing for a deterministic one."""
+    return {} if facts.randomness is Randomness.NONE else {"eot_samples": draws}
+
+
+def through_parts(facts: CellFacts, attack: str, steps: int, objective: str, *, draws: int) -> list[Member]:
+    """Returns attacks that know what a defense is made of: its bare network, and the features it lives on.
+
+    Args:
+        facts: What the defense shows.
+        attack: Reference of a gradient attack in the norm of the ensemble.
+        steps: Gradient steps.
+        objective: What is ascended on the bare network.
+        draws: Draws averaged in each gradient of a stochastic defense's features.
+    """
+    members, options = [], {"steps": steps}
+    if facts.has_bare:
+        members.append(
+            Member(name="transfer-bare", attack=attack, options=options, objective=objective, source=Need.BARE)
+        )
+    if facts.has_mechanism and facts.task == "classification":
+        options = options | averaged(facts, draws)
+        aim = {"objective": "feature-distance", "source": Need.MECHANISM}
+        name = f"{attack.rpartition(':')[2].lower()}-features"
+        members.append(Member(name=name, attack=attack, options=options, **aim))
+    return members
+
+
+def score_based(facts: CellFacts, name: str, attack: str, queries: int, objective: str) -> Member:
+    """Returns a score-based attack; against a stochastic defense the same number of evaluations, four a query."""
+    if facts.randomness is Randomness.NONE:
+        return Member(name=name, attack=attack, options={"queries": queries}, objective=objective)
+    options = {"queries": queries // 4, "eot_samples": 4}
+    return Member(name=name, attack=attack, options=options, objective=objective, pooled=True)

@@ -1,0 +1,38 @@
+"""The members of the standard protocol for a number of pixels, by number of classes, randomness and budget."""
+
+from __future__ import annotations
+
+from attacks.ensemble_parts import averaged, score_based, through_parts
+from registry import Budget, CellFacts, Member, Need, Randomness
+
+EXHAUSTIVE = 10_000
+"""Single pixels that are tried at most, each colour of each: all of 28 x 28 with 8 colours, or of 64 x 64 with 2."""
+
+
+def members(facts: CellFacts, budget: Budget) -> tuple[Member, ...]:
+    """Returns the ensemble of a cell, the cheapest first; of a stochastic defense draws are averaged.
+
+    One pixel is tried exhaustively in corner colours as far as `EXHAUSTIVE` goes; Sparse-RS searches the rest.
+    """
+    full, stochastic, draws = budget == facts.ranked_budget, facts.randomness is not Randomness.NONE, averaged(facts, 4)
+    steps, restarts, queries = (100, 5, 5000) if full else (40, 5, 1000)
+    pgd, ensemble = "attacks.pgd_l0:PGD0", []
+    if facts.stages:  # first: through a stage without gradient the others only spend their steps
+        options = {"steps": steps, "restarts": 2} | draws
+        ensemble.append(Member(name="pgd0-bpda", attack=pgd, options=options, objective="margin", backward="bpda"))
+    options = {"steps": steps, "restarts": restarts} | draws
+    ensemble.append(Member(name="pgd0", attack=pgd, options=options, objective="margin"))
+    if facts.n_classes > 2 and not facts.multi_label:
+        targets = {"steps": steps, "restarts": min(9 if full else 3, facts.n_classes - 1)} | draws
+        ensemble.append(Member(name="pgd0-targeted", attack=pgd, options=targets, objective="targeted-margin"))
+    if facts.has_twin:
+        options = {"steps": steps // 2, "restarts": 2}
+        ensemble.append(Member(name="transfer", attack=pgd, options=options, objective="margin", source=Need.TWIN))
+    if stochastic:
+        options, source = {"steps": steps, "restarts": 2}, Need.FROZEN_DRAW
+        ensemble.append(Member(name="frozen-draw", attack=pgd, options=options, objective="margin", source=source))
+    ensemble += through_parts(facts, pgd, steps // 2, "margin", draws=4)
+    if budget.size <= 1:
+        options, attack = {"queries": EXHAUSTIVE} | draws, "attacks.one_pixel:OnePixel"
+        ensemble.append(Member(name="one-pixel", attack=attack, options=options, objective="margin"))
+    return (*ensemble, score_based(facts, "sparse-rs", "attacks.sparse_rs:SparseRS", queries, "margin"))
