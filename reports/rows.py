@@ -38,9 +38,6 @@ def build_board(contest: Contest, scores: ContestScores, budget: Budget) -> Lead
     undefended = [cell for cell in contest.cells if cell.defense.family == "undefended"]
     baseline = training_seconds(undefended)
     rows = [_row(cells, scores, budget, baseline) for cells in contest.entrants.values() if _has(cells, budget)]
-    constant = next(
-        (c.record.constant_predictor for c in contest.cells if c.record.constant_predictor is not None), None
-    )
     newest = max(contest.cells, key=lambda cell: (cell.record.provenance.started_at, cell.record.key))
     return Leaderboard(
         dataset=newest.dataset,
@@ -48,11 +45,19 @@ def build_board(contest: Contest, scores: ContestScores, budget: Budget) -> Lead
         budget=budget,
         quality=newest.record.quality,
         protocols=tuple(sorted({cell.protocol for cell in contest.cells})),
-        rows=_in_order(_ranked([_mark(row, constant) for row in rows], scores, budget)),
+        rows=_in_order(_ranked([_mark(row) for row in rows], scores, budget)),
         failures=tuple(_failure(cell) for cell in contest.failures),
         n=len(scores.sample_ids) or max((row.n for row in rows), default=0),
-        constant_predictor=constant,
+        constant_predictor=_constant(contest, scores),
     )
+
+
+def _constant(contest: Contest, scores: ContestScores) -> float | None:
+    """Returns the constant predictor of the samples of a full row; of the most samples where every table is lost."""
+    known = [cell for cell in contest.cells if cell.record.constant_predictor is not None]
+    full = [cell for cell in known if scores.complete(cell.defense.name)]
+    largest = max(full or known, key=lambda cell: cell.n, default=None)
+    return largest.record.constant_predictor if largest else None
 
 
 def _has(cells: Sequence[Cell], budget: Budget) -> bool:
@@ -171,9 +176,10 @@ def _failure(cell: Cell) -> FailedRow:
     )
 
 
-def _mark(row: Row, constant: float | None) -> Row:
-    below = constant is not None and row.standing.estimate.high < constant
-    return replace(row, below_constant=below)
+def _mark(row: Row) -> Row:
+    """Compares a row with the constant predictor of its own samples, which are fewer where it is not complete."""
+    constant = row.cells[0].record.constant_predictor
+    return replace(row, below_constant=constant is not None and row.standing.estimate.high < constant)
 
 
 def _ranked(rows: Sequence[Row], scores: ContestScores, budget: Budget) -> list[Row]:

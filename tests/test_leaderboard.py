@@ -202,6 +202,15 @@ def test_rows_below_the_constant_predictor_are_marked(tmp_path):
     assert not row_of(board, "Madry2018PGDAT").below_constant
 
 
+def test_the_constant_predictor_is_that_of_the_samples_of_a_full_row(tmp_path):
+    """A pilot run on 40 samples comes first by name; 90 % of its samples are of one class."""
+    pilot = make_record(defense=make_defense("APilot"), n=40, robust=(0.6,) * 5, constant_predictor=0.9)
+    board = board_at(standings_of(tmp_path, pilot, make_record(robust=(0.68,) * 5)))
+    assert board.constant_predictor == pytest.approx(114 / 156)
+    assert not row_of(board, "Undefended").below_constant  # its interval ends at 0.75, under the pilot's line only
+    assert row_of(board, "APilot").below_constant
+
+
 def test_small_test_sets_stay_out_of_aggregate_ranks(tmp_path):
     large = make_dataset("pneumoniamnist", n_test=624)
     standings = standings_of(tmp_path, make_record(), make_record(dataset=large))
