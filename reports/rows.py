@@ -38,6 +38,7 @@ def build_board(contest: Contest, scores: ContestScores, budget: Budget) -> Lead
     undefended = [cell for cell in contest.cells if cell.defense.family == "undefended"]
     baseline = training_seconds(undefended)
     rows = [_row(cells, scores, budget, baseline) for cells in contest.entrants.values() if _has(cells, budget)]
+    rows = [_with_remarks(row, contest.shorter.get(row.defense.name, ())) for row in rows]
     newest = max(contest.cells, key=lambda cell: (cell.record.provenance.started_at, cell.record.key))
     return Leaderboard(
         dataset=newest.dataset,
@@ -174,6 +175,12 @@ def _failure(cell: Cell) -> FailedRow:
         message=failure.message if failure else "no reason was recorded",
         record=cell.record.key,
     )
+
+
+def _with_remarks(row: Row, shorter: Sequence[Cell]) -> Row:
+    """Adds what a reader should know of a row's seeds."""
+    remarks = tuple(f"seed {cell.seed} is left out: it was evaluated on {cell.n} samples only" for cell in shorter)
+    return replace(row, reasons=(*row.reasons, *remarks))
 
 
 def _mark(row: Row) -> Row:

@@ -93,6 +93,26 @@ def test_training_seeds_are_pooled_over_images_with_their_spread(tmp_path):
     assert (row.robust.estimate.low, row.robust.estimate.high) == pytest.approx((expected.low, expected.high))
 
 
+def test_a_seed_of_fewer_samples_is_set_aside_and_the_row_says_so(tmp_path):
+    """A pilot run of seed 1 on 60 images must neither cost the row its status nor enter its mean."""
+    full, pilot = make_record(seed=0), make_record(seed=1, n=60, clean=0.5, robust=(0.1,) * 5)
+    rival = make_record(seed=1, n=60, attack_seed=1)
+    standings = standings_of(tmp_path, full, pilot, rival)
+    row = row_of(board_at(standings), "Undefended")
+    assert (row.status, row.seeds, row.n, row.rank) == ("verified", (0,), 156, 1)
+    assert row.robust.value == pytest.approx(full.samples["score_2"].mean())
+    assert row.clean.estimate.n == row.best_known.estimate.n == 156
+    assert row.reasons == ("seed 1 is left out: it was evaluated on 60 samples only",)
+    assert [(item.key, item.reason) for item in standings.set_aside] == [
+        (pilot.record.key, "it holds 60 samples, and another training seed of Undefended holds 156")
+    ]
+
+
+def test_a_failed_cell_is_not_replaced_by_a_seed_that_is_set_aside(tmp_path):
+    made = [make_record(), make_record(seed=1, n=60), make_failure(seed=1, attack_seed=1)]
+    assert [failed.seed for failed in board_at(standings_of(tmp_path, *made)).failures] == [1]
+
+
 def test_one_bootstrap_for_many_rows_equals_one_for_each():
     rng = np.random.default_rng(0)
     vectors = [rng.random(50), rng.random(50) ** 2]
