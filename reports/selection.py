@@ -6,12 +6,14 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from registry import Budget
+from registry import TWIN, Budget
 from reports.cards import Cell
 from results.record import RecordStatus
 
 SHARED_REVISIONS = ("dataset", "task", "engine")
 """Revisions that all rows of a data set must have in common."""
+BASE = "base:"
+"""Beginning of the names of the revisions of wrapped defenses."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,24 +160,26 @@ def _current(cells: list[Cell], aside: list[SetAside]) -> list[Cell]:
     """Keeps the cells whose revisions no other cell exceeds; a raised revision drops older numbers from the boards."""
     newest: dict[tuple[str, str], int] = defaultdict(int)
     for cell in cells:
-        for scope in _revision_scopes(cell):
-            newest[scope] = max(newest[scope], _revision(cell, scope))
+        for scope, revision in _revisions(cell):
+            newest[scope] = max(newest[scope], revision)
     kept = []
     for cell in cells:
-        old = [scope for scope in _revision_scopes(cell) if _revision(cell, scope) < newest[scope]]
+        old = [(scope, revision) for scope, revision in _revisions(cell) if revision < newest[scope]]
         if old:
-            kind, name = old[0]
-            reason = f"revision {_revision(cell, old[0])} of {kind} {name} is older than {newest[old[0]]}"
+            (kind, name), revision = old[0]
+            reason = f"revision {revision} of {kind} {name} is older than {newest[kind, name]}"
             aside.append(SetAside(key=cell.record.key, reason=reason.replace("  ", " ")))
         else:
             kept.append(cell)
     return kept
 
 
-def _revision_scopes(cell: Cell) -> list[tuple[str, str]]:
-    shared = [(kind, "") for kind in SHARED_REVISIONS if kind in cell.record.revisions]
-    return [*shared, ("defense", cell.defense.name), ("protocol", cell.protocol)]
-
-
-def _revision(cell: Cell, scope: tuple[str, str]) -> int:
-    return cell.record.revisions.get(scope[0], 0)
+def _revisions(cell: Cell) -> list[tuple[tuple[str, str], int]]:
+    """Returns what a record was made with and its revision; bases and the twin are defenses like any other."""
+    found = cell.record.revisions
+    shared = [((kind, ""), found[kind]) for kind in SHARED_REVISIONS if kind in found]
+    defenses = [(name.removeprefix(BASE), revision) for name, revision in found.items() if name.startswith(BASE)]
+    defenses += [(TWIN, found["twin"])] if "twin" in found else []
+    defenses.append((cell.defense.name, found.get("defense", 0)))
+    named = [(("defense", name), revision) for name, revision in defenses]
+    return [*shared, *named, (("protocol", cell.protocol), found.get("protocol", 0))]

@@ -276,6 +276,18 @@ def test_a_defenses_revision_concerns_that_defense_alone(tmp_path):
     assert len(board_at(standings).rows) == 2
 
 
+@pytest.mark.parametrize(
+    ("part", "revision"), [("base:Undefended", 1), ("twin", 1), ("base:Undefended", 2), ("twin", 2)]
+)
+def test_a_raised_revision_of_a_base_or_of_the_twin_drops_what_was_made_with_the_older_one(tmp_path, part, revision):
+    revisions = {"dataset": 1, "task": 1, "defense": 1, "protocol": 1, "engine": 1}
+    raised = make_record(revisions=revisions | {"defense": 2})
+    row = make_record(defense=make_defense("JPEG"), revisions=revisions | {part: revision})
+    standings = standings_of(tmp_path, raised, row)
+    expected = [] if revision == 2 else [(row.record.key, "revision 1 of defense Undefended is older than 2")]
+    assert [(item.key, item.reason) for item in standings.set_aside] == expected
+
+
 def test_other_data_and_other_splits_are_set_aside(tmp_path):
     made = [
         make_record(),
