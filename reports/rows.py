@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from registry import RESTORATION, Budget
+from registry import RESTORATION, Budget, Randomness
 from reports.cards import Cell
 from reports.leaderboard import Change, FailedRow, Leaderboard, Row, SeedFlag
 from reports.pooling import Pooled, pool_cost, pool_estimates, pool_members, pool_named, pool_scores, training_seconds
@@ -24,6 +24,7 @@ OWN_METRICS = frozenset({"clean", "robust", "attack_success_rate", CERTIFIED, MA
 
 
 NEVER_RANKS = "its entry says that it never ranks"
+FEW_DRAWS = "an upper bound: away from the ranked budget randomised defenses are attacked with few draws"
 DETECTOR = "a detector: rejecting an attacked image counts as right, so it has no rank among classifiers"
 
 
@@ -38,8 +39,9 @@ def build_board(contest: Contest, scores: ContestScores, budget: Budget) -> Lead
     undefended = [cell for cell in contest.cells if cell.defense.family == "undefended"]
     baseline = training_seconds(undefended)
     rows = [_row(cells, scores, budget, baseline) for cells in contest.entrants.values() if _has(cells, budget)]
-    rows = [_with_remarks(row, contest.shorter.get(row.defense.name, ())) for row in rows]
     newest = max(contest.cells, key=lambda cell: (cell.record.provenance.started_at, cell.record.key))
+    swept = budget.label == newest.dataset.ranked_budget.label
+    rows = [_with_remarks(row, swept, contest.shorter.get(row.defense.name, ())) for row in rows]
     return Leaderboard(
         dataset=newest.dataset,
         threat_model=newest.threat_model,
@@ -177,10 +179,17 @@ def _failure(cell: Cell) -> FailedRow:
     )
 
 
-def _with_remarks(row: Row, shorter: Sequence[Cell]) -> Row:
-    """Adds what a reader should know of a row's seeds."""
-    remarks = tuple(f"seed {cell.seed} is left out: it was evaluated on {cell.n} samples only" for cell in shorter)
-    return replace(row, reasons=(*row.reasons, *remarks))
+def _with_remarks(row: Row, swept: bool, shorter: Sequence[Cell]) -> Row:
+    """Adds what a reader should know of a row's draws and seeds, whatever its status.
+
+    Args:
+        row: The row.
+        swept: Whether the budget is the one at which the number of draws is swept and then doubled by a probe.
+        shorter: Cells of training seeds that are not in the row.
+    """
+    few_draws = row.defense.randomness != Randomness.NONE and not swept
+    remarks = [f"seed {cell.seed} is left out: it was evaluated on {cell.n} samples only" for cell in shorter]
+    return replace(row, few_draws=few_draws, reasons=(*row.reasons, *([FEW_DRAWS] if few_draws else []), *remarks))
 
 
 def _mark(row: Row) -> Row:

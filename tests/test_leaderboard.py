@@ -10,11 +10,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from registry import Budget, HarmfulConfusion, Norm
+from registry import Budget, HarmfulConfusion, Norm, Randomness
 from reports.cards import read_cell
+from reports.explanation import explain
 from reports.exports import render_csv, render_json
 from reports.leaderboard import Standings
+from reports.markdown import render_board_markdown
 from reports.pooling import mean_estimates
+from reports.rows import FEW_DRAWS
 from reports.selection import select
 from reports.standings import build_standings
 from results.statistics import mean_estimate
@@ -347,6 +350,23 @@ def test_leaderboard_json_has_the_promised_form(tmp_path):
     pooled = next(r for r in document["rows"] if r["defense"] == "Undefended" and r["ranked_budget"])
     assert pooled["seeds"] == [0, 1]
     assert len(pooled["seed_spread"]["robust"]) == len(pooled["records"]) == 2
+
+
+def test_randomised_defenses_have_upper_bounds_away_from_the_ranked_budget(tmp_path):
+    """Draws are swept at the ranked budget alone; a deterministic defense has nothing to sweep."""
+    noisy = make_defense("Noisy", randomness=Randomness.SAMPLE)
+    standings = standings_of(tmp_path, make_record(defense=noisy, robust=STRONG), make_record(robust=STRONG))
+    ranked, other = board_at(standings), board_at(standings, "Linf 8/255")
+    assert {row.defense.name: row.upper_bound for row in ranked.rows} == {"Noisy": False, "Undefended": False}
+    assert {row.defense.name: row.upper_bound for row in other.rows} == {"Noisy": True, "Undefended": False}
+    assert row_of(other, "Noisy").reasons == (FEW_DRAWS,)
+    assert row_of(other, "Noisy").status == "verified"
+    assert "≤" not in render_board_markdown(ranked)
+    assert next(line for line in render_board_markdown(other).splitlines() if "≤" in line).startswith("| 1 | [Noisy]")
+    exported = {(r["defense"], r["threat_model"]["label"]): r for r in json.loads(render_json(standings))["rows"]}
+    assert exported["Noisy", "Linf 8/255"]["upper_bound"] and not exported["Noisy", "Linf 4/255"]["upper_bound"]
+    assert "other budgets" in explain(standings, "Noisy", "breastmnist")
+    assert "Linf 8/255 at most 50.0%" in " ".join(explain(standings, "Noisy", "breastmnist").split())
 
 
 def test_csv_holds_the_same_rows_and_no_formula(tmp_path):
