@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from benchmark.assessment import Identity, Subject, assess
-from benchmark.cells import TWIN, key_digest
+from benchmark.cells import key_digest
 from benchmark.environment import resolve_device
 from benchmark.evaluation_cell import load_dataset
 from datasets.batch import Batch
 from datasets.locate import data_root
 from datasets.tasks.base import task_for
 from defenses.build import defended_model
-from registry import DATASETS, DEFENSES, PROTOCOLS, DatasetSpec, Randomness, load_entries
+from registry import DATASETS, DEFENSES, PROTOCOLS, TWIN, DatasetSpec, Randomness, load_entries
 from registry.errors import CheckpointError, InputContractError, UserError
 from registry.revisions import ENGINE_REVISION
 from results.record import Checkpoint, EvaluationRecord

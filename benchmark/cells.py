@@ -7,9 +7,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-TWIN = "Undefended"
-"""Defense whose model of the same data set and seed is the twin that transfer attacks start from."""
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainingCell:

@@ -10,13 +10,13 @@ import pandas as pd
 from torch import nn
 
 from benchmark.assessment import Identity, Progress, Subject, assess
-from benchmark.cells import TWIN, EvaluationCell
+from benchmark.cells import EvaluationCell
 from benchmark.certificates import with_certificates
 from benchmark.oracles import seen_by, twin_of
 from datasets.batch import Dataset
 from datasets.tasks.base import task_for
 from defenses.build import CheckpointInfo, defended_model
-from registry import DATASETS, DEFENSES, PROTOCOLS, Need
+from registry import DATASETS, DEFENSES, PROTOCOLS, TWIN, Need
 from results.adversarials import Adversarials
 from results.record import Checkpoint, EvaluationRecord
 

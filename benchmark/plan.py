@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from benchmark.cells import TWIN, EvaluationCell, Skip, TrainingCell, key_digest
+from benchmark.cells import EvaluationCell, Skip, TrainingCell, key_digest
 from benchmark.obstacles import (
     Machine,
     Obstacle,
@@ -18,7 +18,7 @@ from benchmark.obstacles import (
     weights_obstacle,
 )
 from benchmark.selection import Registries, Selection
-from registry import AttackProtocol, DatasetSpec, DefenseEntry, Need
+from registry import TWIN, AttackProtocol, DatasetSpec, DefenseEntry, Need
 from registry.errors import InvalidEntryError, UnknownEntryError
 from registry.revisions import ENGINE_REVISION
 

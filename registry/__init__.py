@@ -3,7 +3,7 @@
 from registry.attack import AttackProtocol, CellFacts, Member, Need
 from registry.core import Registry
 from registry.dataset import SPLITS, DatasetSpec, HarmfulConfusion, Source
-from registry.defense import Checkpoint, Claim, DefenseEntry, Family, KnownBy, Paper, Randomness, Recipe, Truth
+from registry.defense import TWIN, Checkpoint, Claim, DefenseEntry, Family, KnownBy, Paper, Randomness, Recipe, Truth
 from registry.discovery import ROOT, BrokenEntry, load_entries
 from registry.lazy import Reference, resolve
 from registry.metric import DRAW_METRICS, RESTORATION, MetricSpec, TaskSpec
@@ -42,6 +42,7 @@ __all__ = [
     "SPLITS",
     "SUITES",
     "TASKS",
+    "TWIN",
     "AttackProtocol",
     "BrokenEntry",
     "Budget",

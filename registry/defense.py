@@ -10,6 +10,9 @@ from registry.errors import InvalidEntryError
 from registry.lazy import Reference, reference_name
 from registry.threat_model import Budget
 
+TWIN = "Undefended"
+"""Defense whose model of the same data set and seed is the twin that transfer attacks start from."""
+
 
 class Family(StrEnum):
     """How a defense works."""

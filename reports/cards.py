@@ -107,6 +107,11 @@ class Cell:
         """Training seed; -1 where no weights were loaded."""
         return self.record.checkpoint.seed if self.record.checkpoint else -1
 
+    @property
+    def n(self) -> int:
+        """Number of samples that were evaluated; 0 where there is no sample table."""
+        return self.record.samples.rows if self.record.samples else 0
+
 
 def read_cell(record: EvaluationRecord) -> Cell:
     """Returns a record with its cards read.

@@ -69,7 +69,7 @@ def _explain(steps: Sequence[tuple[Leaderboard, Row]]) -> str:
     """Returns the words on one threat model: the front budget in full, the others by their numbers."""
     board = front_board(found for found, _ in steps)
     row = next(row for found, row in steps if found is board)
-    bound = "at most " if row.status == CONTESTED else ""
+    bound = "at most " if row.upper_bound else ""
     place = f", rank {row.rank}" if row.rank else ", without a rank"
     lines = [
         f"{row.defense.name} on {board.dataset.title}, {board.budget.label}: {row.status}{place}",
@@ -168,7 +168,7 @@ def _number(pooled: Pooled) -> str:
 
 
 def _percent(row: Row) -> str:
-    return f"{'at most ' if row.status == CONTESTED else ''}{row.standing.value:.1%}"
+    return f"{'at most ' if row.upper_bound else ''}{row.standing.value:.1%}"
 
 
 def _bullets(texts: Iterable[str], mark: str = "") -> list[str]:

@@ -81,6 +81,13 @@ class Row:
     """Who was left over the steps of each attack; 0/1 scores only."""
     cells: tuple[Cell, ...]
     """The cells behind it, one for each seed."""
+    few_draws: bool = False
+    """A randomised defense away from the ranked budget, where nothing shows that more draws would not lower it."""
+
+    @property
+    def upper_bound(self) -> bool:
+        """Whether the score is printed as "<= S"."""
+        return self.few_draws or self.status == CONTESTED
 
     @property
     def records(self) -> tuple[str, ...]:

@@ -83,7 +83,7 @@ def _cells(row: Row, root: str) -> list[str]:
         f"[{escape(row.defense.name)}]({root}{defense_page(row.defense.name)})",
         str(row.n),
         _score(row.clean),
-        ("≤ " if row.status == "contested" else "") + _score(row.robust) + (" ▽" if row.below_constant else ""),
+        ("≤ " if row.upper_bound else "") + _score(row.robust) + (" ▽" if row.below_constant else ""),
         percent(row.drop),
         percent(row.attack_success_rate.value) if row.attack_success_rate else "–",
         f"**{best}**" if row.lowered_by else best,

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from registry import RESTORATION, Budget
+from registry import RESTORATION, Budget, Randomness
 from reports.cards import Cell
 from reports.leaderboard import Change, FailedRow, Leaderboard, Row, SeedFlag
 from reports.pooling import Pooled, pool_cost, pool_estimates, pool_members, pool_named, pool_scores, training_seconds
@@ -24,6 +24,7 @@ OWN_METRICS = frozenset({"clean", "robust", "attack_success_rate", CERTIFIED, MA
 
 
 NEVER_RANKS = "its entry says that it never ranks"
+FEW_DRAWS = "an upper bound: away from the ranked budget randomised defenses are attacked with few draws"
 DETECTOR = "a detector: rejecting an attacked image counts as right, so it has no rank among classifiers"
 
 
@@ -38,21 +39,28 @@ def build_board(contest: Contest, scores: ContestScores, budget: Budget) -> Lead
     undefended = [cell for cell in contest.cells if cell.defense.family == "undefended"]
     baseline = training_seconds(undefended)
     rows = [_row(cells, scores, budget, baseline) for cells in contest.entrants.values() if _has(cells, budget)]
-    constant = next(
-        (c.record.constant_predictor for c in contest.cells if c.record.constant_predictor is not None), None
-    )
     newest = max(contest.cells, key=lambda cell: (cell.record.provenance.started_at, cell.record.key))
+    swept = budget.label == newest.dataset.ranked_budget.label
+    rows = [_with_remarks(row, swept, contest.shorter.get(row.defense.name, ())) for row in rows]
     return Leaderboard(
         dataset=newest.dataset,
         threat_model=newest.threat_model,
         budget=budget,
         quality=newest.record.quality,
         protocols=tuple(sorted({cell.protocol for cell in contest.cells})),
-        rows=_in_order(_ranked([_mark(row, constant) for row in rows], scores, budget)),
+        rows=_in_order(_ranked([_mark(row) for row in rows], scores, budget)),
         failures=tuple(_failure(cell) for cell in contest.failures),
         n=len(scores.sample_ids) or max((row.n for row in rows), default=0),
-        constant_predictor=constant,
+        constant_predictor=_constant(contest, scores),
     )
+
+
+def _constant(contest: Contest, scores: ContestScores) -> float | None:
+    """Returns the constant predictor of the samples of a full row; of the most samples where every table is lost."""
+    known = [cell for cell in contest.cells if cell.record.constant_predictor is not None]
+    full = [cell for cell in known if scores.complete(cell.defense.name)]
+    largest = max(full or known, key=lambda cell: cell.n, default=None)
+    return largest.record.constant_predictor if largest else None
 
 
 def _has(cells: Sequence[Cell], budget: Budget) -> bool:
@@ -171,9 +179,23 @@ def _failure(cell: Cell) -> FailedRow:
     )
 
 
-def _mark(row: Row, constant: float | None) -> Row:
-    below = constant is not None and row.standing.estimate.high < constant
-    return replace(row, below_constant=below)
+def _with_remarks(row: Row, swept: bool, shorter: Sequence[Cell]) -> Row:
+    """Adds what a reader should know of a row's draws and seeds, whatever its status.
+
+    Args:
+        row: The row.
+        swept: Whether the budget is the one at which the number of draws is swept and then doubled by a probe.
+        shorter: Cells of training seeds that are not in the row.
+    """
+    few_draws = row.defense.randomness != Randomness.NONE and not swept
+    remarks = [f"seed {cell.seed} is left out: it was evaluated on {cell.n} samples only" for cell in shorter]
+    return replace(row, few_draws=few_draws, reasons=(*row.reasons, *([FEW_DRAWS] if few_draws else []), *remarks))
+
+
+def _mark(row: Row) -> Row:
+    """Compares a row with the constant predictor of its own samples, which are fewer where it is not complete."""
+    constant = row.cells[0].record.constant_predictor
+    return replace(row, below_constant=constant is not None and row.standing.estimate.high < constant)
 
 
 def _ranked(rows: Sequence[Row], scores: ContestScores, budget: Budget) -> list[Row]:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from registry import Budget
+from registry import TWIN, Budget
 from reports.cards import Cell
 from results.record import RecordStatus
 
 SHARED_REVISIONS = ("dataset", "task", "engine")
 """Revisions that all rows of a data set must have in common."""
+BASE = "base:"
+"""Beginning of the names of the revisions of wrapped defenses."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +35,8 @@ class Contest:
     """Other cells of the same data and threat model, which may lower a best-known score."""
     failures: tuple[Cell, ...]
     """Ranking cells that failed and that no finished cell replaces."""
+    shorter: dict[str, tuple[Cell, ...]] = field(default_factory=dict)
+    """Cells by defense that were evaluated on fewer samples than another training seed of it: on no board."""
 
     @property
     def cells(self) -> tuple[Cell, ...]:
@@ -79,14 +83,16 @@ def select(cells: Sequence[Cell]) -> Selection:
 def _contest(threat: tuple[str, ...], done: list[Cell], failed: list[Cell], aside: list[SetAside]) -> Contest:
     inside = [cell for cell in done if cell.threat == threat]
     entrants, rivals = _one_per_seed([cell for cell in inside if cell.ranks])
+    entrants, shorter = _of_one_size(entrants, aside)
     rivals += [cell for cell in inside if not cell.ranks]
-    checkpoints = {cell.record.checkpoint.sha256 for cells in entrants.values() for cell in cells}
+    chosen = [cell for cells in (*entrants.values(), *shorter.values()) for cell in cells]
+    checkpoints = {cell.record.checkpoint.sha256 for cell in chosen}
     for cell in rivals:
         if cell.ranks and cell.record.checkpoint.sha256 not in checkpoints:
             aside.append(SetAside(key=cell.record.key, reason="a later record holds other weights of the same seed"))
     finished = {(name, cell.seed) for name, cells in entrants.items() for cell in cells}
     failures = [cell for cell in failed if cell.threat == threat and cell.ranks and not _replaced(cell, finished)]
-    return Contest(threat=threat, entrants=entrants, rivals=tuple(rivals), failures=tuple(failures))
+    return Contest(threat=threat, entrants=entrants, rivals=tuple(rivals), failures=tuple(failures), shorter=shorter)
 
 
 def _replaced(cell: Cell, finished: set[tuple[str, int]]) -> bool:
@@ -110,11 +116,30 @@ def _one_per_seed(cells: Iterable[Cell]) -> tuple[dict[str, tuple[Cell, ...]], l
     return {name: tuple(found) for name, found in entrants.items()}, rest
 
 
+def _of_one_size(
+    entrants: dict[str, tuple[Cell, ...]], aside: list[SetAside]
+) -> tuple[dict[str, tuple[Cell, ...]], dict[str, tuple[Cell, ...]]]:
+    """Splits the seeds of each defense into those of the most samples and the others: a mean over both is of neither.
+
+    A seed without a sample table is kept with the first: its row is unverified.
+    """
+    kept: dict[str, tuple[Cell, ...]] = {}
+    shorter: dict[str, tuple[Cell, ...]] = {}
+    for name, cells in entrants.items():
+        most = max(cell.n for cell in cells)
+        kept[name] = tuple(cell for cell in cells if cell.n in (0, most))
+        if fewer := tuple(cell for cell in cells if cell.n not in (0, most)):
+            shorter[name] = fewer
+        for cell in shorter.get(name, ()):
+            reason = f"it holds {cell.n} samples, and another training seed of {name} holds {most}"
+            aside.append(SetAside(key=cell.record.key, reason=reason))
+    return kept, shorter
+
+
 def _preference(cell: Cell) -> tuple[object, ...]:
     """The larger, the rather a cell stands for its row: protocol, samples, lower attack seed, later start."""
     record = cell.record
-    size = record.samples.rows if record.samples else 0
-    return (cell.protocol == "standard", size, -record.attack_seed, record.provenance.started_at, record.key)
+    return (cell.protocol == "standard", cell.n, -record.attack_seed, record.provenance.started_at, record.key)
 
 
 def _keep(cells: list[Cell], aside: list[SetAside], wanted, reason: str) -> list[Cell]:
@@ -135,24 +160,26 @@ def _current(cells: list[Cell], aside: list[SetAside]) -> list[Cell]:
     """Keeps the cells whose revisions no other cell exceeds; a raised revision drops older numbers from the boards."""
     newest: dict[tuple[str, str], int] = defaultdict(int)
     for cell in cells:
-        for scope in _revision_scopes(cell):
-            newest[scope] = max(newest[scope], _revision(cell, scope))
+        for scope, revision in _revisions(cell):
+            newest[scope] = max(newest[scope], revision)
     kept = []
     for cell in cells:
-        old = [scope for scope in _revision_scopes(cell) if _revision(cell, scope) < newest[scope]]
+        old = [(scope, revision) for scope, revision in _revisions(cell) if revision < newest[scope]]
         if old:
-            kind, name = old[0]
-            reason = f"revision {_revision(cell, old[0])} of {kind} {name} is older than {newest[old[0]]}"
+            (kind, name), revision = old[0]
+            reason = f"revision {revision} of {kind} {name} is older than {newest[kind, name]}"
             aside.append(SetAside(key=cell.record.key, reason=reason.replace("  ", " ")))
         else:
             kept.append(cell)
     return kept
 
 
-def _revision_scopes(cell: Cell) -> list[tuple[str, str]]:
-    shared = [(kind, "") for kind in SHARED_REVISIONS if kind in cell.record.revisions]
-    return [*shared, ("defense", cell.defense.name), ("protocol", cell.protocol)]
-
-
-def _revision(cell: Cell, scope: tuple[str, str]) -> int:
-    return cell.record.revisions.get(scope[0], 0)
+def _revisions(cell: Cell) -> list[tuple[tuple[str, str], int]]:
+    """Returns what a record was made with and its revision; bases and the twin are defenses like any other."""
+    found = cell.record.revisions
+    shared = [((kind, ""), found[kind]) for kind in SHARED_REVISIONS if kind in found]
+    defenses = [(name.removeprefix(BASE), revision) for name, revision in found.items() if name.startswith(BASE)]
+    defenses += [(TWIN, found["twin"])] if "twin" in found else []
+    defenses.append((cell.defense.name, found.get("defense", 0)))
+    named = [(("defense", name), revision) for name, revision in defenses]
+    return [*shared, *named, (("protocol", cell.protocol), found.get("protocol", 0))]

@@ -7,8 +7,6 @@ import numpy as np
 SEED = 20270
 RESAMPLES = 2000
 """Resamples behind an interval."""
-TEST_RESAMPLES = 10_000
-"""Resamples behind a p value, at least: small ones need more draws than intervals do."""
 _CELLS = 250_000
 """Resampled images held at a time: few enough for the processor's cache."""
 

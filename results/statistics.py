@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from itertools import permutations
+from itertools import combinations, permutations
 from typing import NamedTuple
 
 import numpy as np
@@ -14,8 +14,9 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
 from registry.errors import InputContractError
-from results.bootstrap import TEST_RESAMPLES, resampled_means
+from results.bootstrap import resampled_means
 from results.record import Estimate
+from results.sign_flips import RESAMPLES, exact_p_values, flipped_sums, sampled_p_values
 
 ALPHA = 0.05
 """One minus the coverage of intervals; level of the tests behind ranks."""
@@ -130,9 +131,9 @@ def attack_success_rate(clean: ArrayLike, adversarial: ArrayLike, fail_below: fl
 def paired_p_value(a: ArrayLike, b: ArrayLike) -> float:
     """Returns the one-sided p value against "a is not better than b" over the same images.
 
-    One vector of 0/1 scores on each side: the exact McNemar test. Otherwise (graded scores, or several seeds, whose
-    scores are first averaged per image): the paired bootstrap over images, the share of resamples in which a's mean
-    is not higher, never under 1 / (resamples + 1).
+    One vector of 0/1 scores on each side: the exact McNemar test. Otherwise the sign-flip test, of which that is a
+    case, on the differences between the images' scores, averaged over seeds first: over all assignments of signs
+    where the scores of each seed are 0 or 1, over 99,999 random ones and the observed one where they are graded.
 
     Args:
         a: Scores of one row, (N,) or (seeds, N).
@@ -141,7 +142,7 @@ def paired_p_value(a: ArrayLike, b: ArrayLike) -> float:
     Raises:
         InputContractError: The samples are not the same number on both sides, or a score is not finite.
     """
-    p = _p_values({"a": _matrix("a", a), "b": _matrix("b", b)}, TEST_RESAMPLES)
+    p = _p_values({"a": _matrix("a", a), "b": _matrix("b", b)}, RESAMPLES)
     return p["a", "b"]
 
 
@@ -182,28 +183,38 @@ def _p_values(rows: Mapping[str, np.ndarray], resamples: int) -> dict[tuple[str,
     lengths = {name: scores.shape[1] for name, scores in rows.items()}
     if len(set(lengths.values())) > 1:
         raise InputContractError(f"expected scores of the same samples in every row, got {lengths}")
-    exact = {name for name, scores in rows.items() if len(scores) == 1 and is_binary(scores)}
-    means = None if len(exact) == len(rows) else _resampled(rows, resamples)
-    p_values = {}
-    for better, worse in permutations(rows, 2):
-        if better in exact and worse in exact:
-            difference = rows[better][0] - rows[worse][0]
-            p_values[better, worse] = mcnemar_p_value(int((difference > 0).sum()), int((difference < 0).sum()))
+    whole = {name for name, scores in rows.items() if is_binary(scores)}
+    flipped = {} if len(whole) == len(rows) else _flipped(rows, resamples)
+    found = {}
+    for one, other in combinations(rows, 2):
+        if one in whole and other in whole:
+            pair = _exact(rows[one], rows[other])
         else:
-            not_higher = int((means[better] <= means[worse] + 1e-12).sum())
-            p_values[better, worse] = (not_higher + 1) / (resamples + 1)
-    return p_values
+            differences = rows[one].mean(axis=0) - rows[other].mean(axis=0)
+            pair = sampled_p_values(differences, flipped[one] - flipped[other])
+        found[one, other], found[other, one] = pair
+    return {pair: found[pair] for pair in permutations(rows, 2)}
 
 
-def _resampled(rows: Mapping[str, np.ndarray], resamples: int) -> dict[str, np.ndarray]:
-    """Returns each row's resampled means over the same draws of images."""
-    means = resampled_means(np.stack([scores.mean(axis=0) for scores in rows.values()]), resamples)
-    return dict(zip(rows, means.T, strict=True))
+def _exact(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
+    """Returns the p values of both directions for 0/1 scores, (seeds, N)."""
+    unit = math.lcm(len(one), len(other))
+    differences = one.sum(axis=0) * (unit // len(one)) - other.sum(axis=0) * (unit // len(other))
+    if unit == 1:
+        wins, losses = int((differences > 0).sum()), int((differences < 0).sum())
+        return mcnemar_p_value(wins, losses), mcnemar_p_value(losses, wins)
+    return exact_p_values(differences.astype(np.int64))
+
+
+def _flipped(rows: Mapping[str, np.ndarray], resamples: int) -> dict[str, np.ndarray]:
+    """Returns each row's sums under the same random signs of images."""
+    sums = flipped_sums(np.stack([scores.mean(axis=0) for scores in rows.values()]), resamples)
+    return dict(zip(rows, sums.T.copy(), strict=True))
 
 
 def _enough_resamples(pairs: int) -> int:
     """Returns so many resamples that Holm's strictest threshold can be met with room for one crossing."""
-    return max(TEST_RESAMPLES, math.ceil(2 * pairs / ALPHA))
+    return max(RESAMPLES, math.ceil(2 * pairs / ALPHA))
 
 
 def _matrix(name: str, scores: ArrayLike) -> np.ndarray:

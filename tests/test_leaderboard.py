@@ -10,11 +10,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from registry import Budget, HarmfulConfusion, Norm
+from registry import Budget, HarmfulConfusion, Norm, Randomness
 from reports.cards import read_cell
+from reports.explanation import explain
 from reports.exports import render_csv, render_json
 from reports.leaderboard import Standings
+from reports.markdown import render_board_markdown
 from reports.pooling import mean_estimates
+from reports.rows import FEW_DRAWS
 from reports.selection import select
 from reports.standings import build_standings
 from results.statistics import mean_estimate
@@ -91,6 +94,26 @@ def test_training_seeds_are_pooled_over_images_with_their_spread(tmp_path):
     assert row.robust.spread[1] - row.robust.spread[0] == pytest.approx(0.1, abs=0.01)
     expected = mean_estimate(scores, False)
     assert (row.robust.estimate.low, row.robust.estimate.high) == pytest.approx((expected.low, expected.high))
+
+
+def test_a_seed_of_fewer_samples_is_set_aside_and_the_row_says_so(tmp_path):
+    """A pilot run of seed 1 on 60 images must neither cost the row its status nor enter its mean."""
+    full, pilot = make_record(seed=0), make_record(seed=1, n=60, clean=0.5, robust=(0.1,) * 5)
+    rival = make_record(seed=1, n=60, attack_seed=1)
+    standings = standings_of(tmp_path, full, pilot, rival)
+    row = row_of(board_at(standings), "Undefended")
+    assert (row.status, row.seeds, row.n, row.rank) == ("verified", (0,), 156, 1)
+    assert row.robust.value == pytest.approx(full.samples["score_2"].mean())
+    assert row.clean.estimate.n == row.best_known.estimate.n == 156
+    assert row.reasons == ("seed 1 is left out: it was evaluated on 60 samples only",)
+    assert [(item.key, item.reason) for item in standings.set_aside] == [
+        (pilot.record.key, "it holds 60 samples, and another training seed of Undefended holds 156")
+    ]
+
+
+def test_a_failed_cell_is_not_replaced_by_a_seed_that_is_set_aside(tmp_path):
+    made = [make_record(), make_record(seed=1, n=60), make_failure(seed=1, attack_seed=1)]
+    assert [failed.seed for failed in board_at(standings_of(tmp_path, *made)).failures] == [1]
 
 
 def test_one_bootstrap_for_many_rows_equals_one_for_each():
@@ -202,6 +225,15 @@ def test_rows_below_the_constant_predictor_are_marked(tmp_path):
     assert not row_of(board, "Madry2018PGDAT").below_constant
 
 
+def test_the_constant_predictor_is_that_of_the_samples_of_a_full_row(tmp_path):
+    """A pilot run on 40 samples comes first by name; 90 % of its samples are of one class."""
+    pilot = make_record(defense=make_defense("APilot"), n=40, robust=(0.6,) * 5, constant_predictor=0.9)
+    board = board_at(standings_of(tmp_path, pilot, make_record(robust=(0.68,) * 5)))
+    assert board.constant_predictor == pytest.approx(114 / 156)
+    assert not row_of(board, "Undefended").below_constant  # its interval ends at 0.75, under the pilot's line only
+    assert row_of(board, "APilot").below_constant
+
+
 def test_small_test_sets_stay_out_of_aggregate_ranks(tmp_path):
     large = make_dataset("pneumoniamnist", n_test=624)
     standings = standings_of(tmp_path, make_record(), make_record(dataset=large))
@@ -245,6 +277,18 @@ def test_a_defenses_revision_concerns_that_defense_alone(tmp_path):
     revisions = {"dataset": 1, "task": 1, "defense": 2, "protocol": 1, "engine": 1}
     standings = standings_of(tmp_path, make_record(), make_record(defense=PGD_AT, revisions=revisions))
     assert len(board_at(standings).rows) == 2
+
+
+@pytest.mark.parametrize(
+    ("part", "revision"), [("base:Undefended", 1), ("twin", 1), ("base:Undefended", 2), ("twin", 2)]
+)
+def test_a_raised_revision_of_a_base_or_of_the_twin_drops_what_was_made_with_the_older_one(tmp_path, part, revision):
+    revisions = {"dataset": 1, "task": 1, "defense": 1, "protocol": 1, "engine": 1}
+    raised = make_record(revisions=revisions | {"defense": 2})
+    row = make_record(defense=make_defense("JPEG"), revisions=revisions | {part: revision})
+    standings = standings_of(tmp_path, raised, row)
+    expected = [] if revision == 2 else [(row.record.key, "revision 1 of defense Undefended is older than 2")]
+    assert [(item.key, item.reason) for item in standings.set_aside] == expected
 
 
 def test_other_data_and_other_splits_are_set_aside(tmp_path):
@@ -306,6 +350,23 @@ def test_leaderboard_json_has_the_promised_form(tmp_path):
     pooled = next(r for r in document["rows"] if r["defense"] == "Undefended" and r["ranked_budget"])
     assert pooled["seeds"] == [0, 1]
     assert len(pooled["seed_spread"]["robust"]) == len(pooled["records"]) == 2
+
+
+def test_randomised_defenses_have_upper_bounds_away_from_the_ranked_budget(tmp_path):
+    """Draws are swept at the ranked budget alone; a deterministic defense has nothing to sweep."""
+    noisy = make_defense("Noisy", randomness=Randomness.SAMPLE)
+    standings = standings_of(tmp_path, make_record(defense=noisy, robust=STRONG), make_record(robust=STRONG))
+    ranked, other = board_at(standings), board_at(standings, "Linf 8/255")
+    assert {row.defense.name: row.upper_bound for row in ranked.rows} == {"Noisy": False, "Undefended": False}
+    assert {row.defense.name: row.upper_bound for row in other.rows} == {"Noisy": True, "Undefended": False}
+    assert row_of(other, "Noisy").reasons == (FEW_DRAWS,)
+    assert row_of(other, "Noisy").status == "verified"
+    assert "≤" not in render_board_markdown(ranked)
+    assert next(line for line in render_board_markdown(other).splitlines() if "≤" in line).startswith("| 1 | [Noisy]")
+    exported = {(r["defense"], r["threat_model"]["label"]): r for r in json.loads(render_json(standings))["rows"]}
+    assert exported["Noisy", "Linf 8/255"]["upper_bound"] and not exported["Noisy", "Linf 4/255"]["upper_bound"]
+    assert "other budgets" in explain(standings, "Noisy", "breastmnist")
+    assert "Linf 8/255 at most 50.0%" in " ".join(explain(standings, "Noisy", "breastmnist").split())
 
 
 def test_csv_holds_the_same_rows_and_no_formula(tmp_path):

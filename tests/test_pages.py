@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from registry import ROOT, Budget, Norm
+from registry import ROOT, Budget, Norm, Randomness
 from registry.errors import ResultsError
 from reports.figures import CurvePoint, curve_figure
 from reports.html import https, short_number, slug
@@ -340,3 +340,13 @@ def test_a_curve_falls_where_its_score_falls():
     assert [mark.x for mark in curve.marks] == sorted({mark.x for mark in curve.marks})
     assert [mark.y for mark in curve.marks] == [figure.top, figure.baseline, figure.bottom]
     assert [tick.label for tick in figure.x_ticks] == ["0", "0.1", "0.2"]
+
+
+def test_pages_print_the_few_draws_of_a_randomised_defense_as_an_upper_bound(tmp_path):
+    noisy = make_defense("Noisy", randomness=Randomness.SAMPLE)
+    pages = build_site(write_store(tmp_path / "records", [make_record(defense=noisy)]), tmp_path / "site")
+    assert pages
+    boards = {path.name: path.read_text() for path in (tmp_path / "site" / "boards").glob("*.html")}
+    assert {name: "≤" in text for name, text in boards.items()} == {
+        name: "linf-4-255" not in name.lower() for name in boards
+    }

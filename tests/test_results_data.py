@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from registry import ROOT
 from registry.errors import ResultsError, ViolatedCertificateError
 from results.certificates import check_certificates
 from results.consistency import certificate_problems, table_problems
@@ -165,3 +167,8 @@ def test_the_check_sees_large_and_incomplete_records(tmp_path: Path) -> None:
     assert any("at most" in problem for problem in problems_of(tmp_path))
     store.write(example_record(), example_samples().drop(columns="clean_score"))
     assert any("missing columns ['clean_score']" in problem for problem in problems_of(tmp_path))
+
+
+def test_the_readme_shows_a_record_that_is_named_without_doubt() -> None:
+    prefix = re.search(r"-m benchmark show (\S+)", (ROOT / "README.md").read_text(encoding="utf-8")).group(1)
+    assert len([record for record in RecordStore(RECORDS).records() if record.key.startswith(prefix)]) == 1

@@ -5,9 +5,10 @@ import torch
 
 from attacks.objectives import OBJECTIVES
 from attacks.segmentation_members import segmentation_members
+from attacks.standard_ensemble import EFFORTS
 from datasets.tasks.base import task_for
 from defenses.build import defended_model
-from registry import DATASETS, DEFENSES, Member, load_entries
+from registry import DATASETS, DEFENSES, ROOT, Member, load_entries
 from tests.toys import attack, protocol_of
 
 load_entries()
@@ -19,6 +20,14 @@ def test_the_effort_is_what_the_docstring_says(full, steps):
     assert sum(member.options["steps"] for member in members) == steps
     assert len({member.name for member in members}) == len(members)
     assert {member.objective for member in members} <= OBJECTIVES["segmentation"].keys()
+
+
+def test_the_methodology_page_states_the_effort_that_is_spent():
+    page = (ROOT / "reports/templates/methodology.html").read_text(encoding="utf-8")
+    full, fewer = ([member.options["steps"] for member in segmentation_members(full)] for full in (True, False))
+    assert f"{full[0]}, {full[1]} and {full[2]} of them at the ranked budget" in page
+    assert f"elsewhere {fewer[0]} and {fewer[1]}, without Jensen-Shannon" in page
+    assert f"Square follows on soft Dice with {EFFORTS['full']['segmentation_queries']} queries" in page
 
 
 def test_following_dice_at_a_falling_temperature_beats_the_other_objectives(tmp_path):

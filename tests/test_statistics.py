@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 
 from registry.errors import InputContractError
 from results.bootstrap import resampled_means
+from results.sign_flips import exact_p_values
 from results.statistics import (
     attack_success_rate,
     is_binary,
+    mcnemar_p_value,
     mean_estimate,
     paired_p_value,
     proportion,
@@ -125,22 +127,68 @@ def test_mcnemar_by_hand_and_against_scipy() -> None:
     assert paired_p_value(a, a) == 1.0
 
 
-def test_graded_scores_use_the_paired_bootstrap() -> None:
+def test_graded_scores_use_sign_flips() -> None:
     rng = np.random.default_rng(1)
     image = rng.random(300)
     a, b = image + rng.normal(0, 0.05, 300) + 0.005, image + rng.normal(0, 0.05, 300)
     reference = scipy.stats.ttest_rel(a, b, alternative="greater").pvalue
     assert 0.01 < reference < 0.2
-    assert paired_p_value(a, b) == pytest.approx(reference, rel=0.3)
-    assert paired_p_value(a, b) + paired_p_value(b, a) == pytest.approx(1, abs=0.01)
+    assert paired_p_value(a, b) == pytest.approx(reference, rel=0.1)
+    assert paired_p_value(a, b) + paired_p_value(b, a) == pytest.approx(1, abs=0.001)
     assert paired_p_value(a, a) == 1.0
-    assert paired_p_value(a + 1, a) == pytest.approx(1 / 10_001)
+    assert paired_p_value(a + 1, a) == pytest.approx(1 / 100_000)
+    assert paired_p_value(a, b) == paired_p_value(a, b)
+
+
+def test_graded_scores_of_few_images_against_scipys_exact_test() -> None:
+    rng = np.random.default_rng(7)
+    a, b = rng.random(12), rng.random(12) - 0.15
+    test = {"permutation_type": "samples", "alternative": "greater", "n_resamples": np.inf}
+    reference = scipy.stats.permutation_test((a, b), lambda x, y: (x - y).sum(), **test).pvalue
+    assert 0.01 < reference < 0.4
+    assert paired_p_value(a, b) == pytest.approx(reference, rel=0.05)
+
+
+@pytest.mark.parametrize("discordant", [1, 5, 8, 40])
+@pytest.mark.parametrize("seeds", [1, 2, 3])
+def test_discordant_images_all_on_one_side_have_p_of_two_to_the_minus_k(seeds: int, discordant: int) -> None:
+    """A bootstrap of the differences would say (1 - k/n)^n, about e^-k: 5 times too little at k = 5."""
+    a, b = np.ones((seeds, 100)), np.ones((seeds, 100))
+    b[seeds - 1, :discordant] = 0
+    assert paired_p_value(a, b) == pytest.approx(2.0**-discordant, rel=1e-9, abs=1e-14)
+    assert paired_p_value(b, a) == pytest.approx(1.0)
+
+
+def test_sign_flips_of_0_1_seeds_are_counted_in_full() -> None:
+    rng = np.random.default_rng(2)
+    a, b = (rng.random((3, 14)) < 0.7).astype(float), (rng.random((2, 14)) < 0.4).astype(float)
+    difference = np.rint(6 * (a.mean(axis=0) - b.mean(axis=0)))
+    signs = 1 - 2 * (np.arange(2**14)[:, None] >> np.arange(14) & 1)
+    expected = (signs @ difference >= difference.sum()).mean()
+    assert 0 < expected < 0.2
+    assert paired_p_value(a, b) == pytest.approx(expected, rel=1e-9)
+    assert paired_p_value(b, a) == pytest.approx((signs @ difference <= difference.sum()).mean(), rel=1e-9)
+
+
+@given(st.integers(0, 60), st.integers(0, 60))
+def test_sign_flips_of_one_seed_are_mcnemars_test(wins: int, losses: int) -> None:
+    differences = np.array([1] * wins + [-1] * losses + [0] * 3)
+    expected = mcnemar_p_value(wins, losses), mcnemar_p_value(losses, wins)
+    assert exact_p_values(differences) == pytest.approx(expected, abs=1e-13)
+
+
+def test_equal_rows_of_several_seeds_are_equally_good() -> None:
+    """Under the null the test may not call more than its level significant."""
+    rng = np.random.default_rng(8)
+    p = [paired_p_value(*(rng.random((2, 3, 60)) < 0.9)) for _ in range(400)]
+    assert np.mean(np.array(p) <= 0.05) <= 0.08
+    assert np.mean(np.array(p) <= 0.005) <= 0.015
 
 
 def test_seeds_are_averaged_per_image() -> None:
     rng = np.random.default_rng(2)
     a, b = rng.random((3, 200)) < 0.6, rng.random((2, 200)) < 0.5
-    assert paired_p_value(a, b) == paired_p_value(a.mean(axis=0), b.mean(axis=0))
+    assert paired_p_value(a, b) == pytest.approx(paired_p_value(a.mean(axis=0), b.mean(axis=0)), rel=0.15)
     assert paired_p_value(a, b) != paired_p_value(a[:1], b[:1])
 
 
