@@ -36,8 +36,8 @@ class WeightNoise(nn.Module):
 class RandomProjectionConv2d(nn.Module):
     """A convolution some of whose filters are random: N(0, 1 / r^2) for kernels of edge r, drawn in every forward pass.
 
-    Trained filters are divided by their own standard deviation and by r, so that both kinds have one scale; they are not
-    centred, so that they keep their mean.
+    Trained filters are divided by their own standard deviation and by r, so that both kinds have one scale. They are
+    not centred: their mean stays.
 
     Args:
         in_channels: Channels that come in.
@@ -46,8 +46,8 @@ class RandomProjectionConv2d(nn.Module):
         kernel_size: Edge r.
         stride: Stride.
         padding: Zeros on every side.
-    Source: Dong and Xu 2023, Adversarial Robustness via Random Projection Filters, CVPR; the scale of trained filters as
-    in the authors' code.
+    Source: Dong and Xu 2023, Adversarial Robustness via Random Projection Filters, CVPR; the scale of trained filters
+    as in the authors' code.
     """
 
     def __init__(
