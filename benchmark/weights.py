@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
 from benchmark.cells import EvaluationCell, TrainingCell
 from benchmark.obstacles import base_chain, needs_weights
 from defenses import checkpoints
+from defenses.cards import outdated
 from registry import DATASETS, DEFENSES, DefenseEntry
 from registry.errors import CheckpointError
 
@@ -46,16 +48,18 @@ def weights_sha256(cell: EvaluationCell, folder: Path) -> str | None:
 
 
 def current_weights(entry: DefenseEntry, dataset: str, seed: int, folder: Path) -> Path | None:
-    """Returns the weight file of a defense, or None where it is absent or of an older revision."""
-    revisions = (entry.revision, DATASETS[dataset].revision)
-    path = checkpoints.find(entry.name, dataset, seed, folder, revisions=revisions)
+    """Returns the weight file of a defense, or None where it is absent or outdated, see `defenses.cards.outdated`."""
+
+    def is_current(card: Mapping[str, object]) -> bool:
+        return not outdated(card, entry, DATASETS[dataset])
+
+    path = checkpoints.find(entry.name, dataset, seed, folder, is_current=is_current)
     if path is None:
         return None
     try:
-        card = checkpoints.read_card(path)
+        return path if is_current(checkpoints.read_card(path)) else None
     except CheckpointError:
         return None
-    return path if not card or (card.get("defense_revision"), card.get("dataset_revision")) == revisions else None
 
 
 @cache

@@ -9,6 +9,7 @@ from pathlib import Path
 from torch import nn
 
 from defenses import checkpoints
+from defenses.cards import outdated
 from defenses.seeding import seeded
 from registry import DEFENSES, DatasetSpec, DefenseEntry, Source, resolve
 from registry.errors import CheckpointError
@@ -44,7 +45,7 @@ def defended_model(
 
     Raises:
         CheckpointError: Weights are absent (the text says how to train them), refused, damaged, or of an older
-            revision of the defense or the data set.
+            revision of the defense or the data set, or of other options of its recipe.
     """
     chain = _chain(entry)
     model: nn.Module | None = None
@@ -89,8 +90,9 @@ def _has_weights(entry: DefenseEntry) -> bool:
 
 
 def _weights(entry: DefenseEntry, dataset: DatasetSpec, seed: int, folder: Path | None) -> Path:
-    revisions = (entry.revision, dataset.revision)
-    path = checkpoints.find(entry.name, dataset.name, seed, folder, revisions=revisions)
+    path = checkpoints.find(
+        entry.name, dataset.name, seed, folder, is_current=lambda card: not outdated(card, entry, dataset)
+    )
     path = path or _download(entry, dataset, seed, folder)
     if path is None:
         raise CheckpointError(
@@ -114,16 +116,12 @@ def _download(entry: DefenseEntry, dataset: DatasetSpec, seed: int, folder: Path
 
 def _check_card(card: dict[str, object], entry: DefenseEntry, dataset: DatasetSpec, seed: int, path: Path) -> None:
     """Raises CheckpointError where the card says that the weights are of something else."""
-    wanted = {
-        "defense": entry.name,
-        "defense_revision": entry.revision,
-        "dataset": dataset.name,
-        "dataset_revision": dataset.revision,
-        "seed": seed,
-    }
-    for name, value in wanted.items():
-        if card and card.get(name) != value:
-            raise CheckpointError(
-                f"{path} was trained for {name.replace('_', ' ')} {card.get(name)!r}, expected {value!r}; "
-                f"train it again: python -m benchmark train {entry.name} --dataset {dataset.name} --seed {seed}"
-            )
+    wanted = {"defense": entry.name, "dataset": dataset.name, "seed": seed}
+    strangers = [
+        f"{name} {card.get(name)!r}, expected {value!r}" for name, value in wanted.items() if card.get(name) != value
+    ]
+    if card and (difference := next(iter(strangers), "") or outdated(card, entry, dataset)):
+        raise CheckpointError(
+            f"{path} was trained for {difference}; "
+            f"train it again: python -m benchmark train {entry.name} --dataset {dataset.name} --seed {seed}"
+        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 import torch
@@ -35,29 +35,32 @@ def card_path(path: Path) -> Path:
 
 
 def find(
-    defense: str, dataset: str, seed: int, folder: Path | None, *, revisions: tuple[int, int] | None = None
+    defense: str,
+    dataset: str,
+    seed: int,
+    folder: Path | None,
+    *,
+    is_current: Callable[[Mapping[str, object]], bool] | None = None,
 ) -> Path | None:
     """Returns the weight file, from the repository or else from a local folder of the same layout, or None.
 
     Args:
         defense, dataset, seed: Of what.
         folder: The local folder, or None.
-        revisions: Of the defense and of the data set: a file whose card names others gives way to one that does not,
-            so that a training replaces outdated weights of the repository.
+        is_current: `is_current(card)`: a file whose card is not gives way to one whose card is, so that a training
+            replaces outdated weights of the repository. An unreadable card is taken for current: `load` refuses it.
     """
     paths = [checkpoint_path(root, defense, dataset, seed) for root in (COMMITTED, folder) if root is not None]
     present = [path for path in paths if path.is_file()]
-    current = [path for path in present if revisions is None or _revisions(path) in (None, revisions)]
+    current = [path for path in present if is_current is None or _holds(path, is_current)]
     return next(iter(current or present), None)
 
 
-def _revisions(path: Path) -> tuple[int, int] | None:
-    """Returns the revisions that the card beside a weight file names, or None where there is no readable card."""
+def _holds(path: Path, is_current: Callable[[Mapping[str, object]], bool]) -> bool:
     try:
-        card = read_card(path)
+        return is_current(read_card(path))
     except CheckpointError:
-        return None
-    return (card.get("defense_revision"), card.get("dataset_revision")) if card else None
+        return True
 
 
 def save(path: Path, model: nn.Module, card: Mapping[str, object], *, without: Collection[str] = ()) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,9 +10,10 @@ import torch
 from datasets.batch import Dataset
 from defenses import checkpoints
 from defenses.build import build_untrained, defended_model
+from defenses.cards import merged_options
 from defenses.recipes.resumption import resumable
 from defenses.seeding import seeded
-from registry import DEFENSES, DefenseEntry, Recipe, resolve
+from registry import DEFENSES, DefenseEntry, resolve
 from registry.errors import InvalidEntryError
 
 
@@ -80,15 +80,6 @@ def train_defense(
         kept = checkpoints.kept_tensors(model, base, before) if base is not None else ()
         checkpoints.save(path, model, {**card, **outcome}, without=kept)
     return path
-
-
-def merged_options(recipe: Recipe, dataset_name: str) -> dict[str, object]:
-    """Returns the options of a recipe on a data set; later matching patterns of `per_dataset` win."""
-    options = dict(recipe.options)
-    for pattern, changes in recipe.per_dataset.items():
-        if fnmatch.fnmatchcase(dataset_name, pattern):
-            options.update(changes)
-    return options
 
 
 def _base_hint(entry: DefenseEntry) -> str:

@@ -115,7 +115,8 @@ def take_step(generator, **options):
 def test_fast_at_steps_from_noise_and_returns_into_the_ball():
     points, inputs, sign = take_step(torch.Generator().manual_seed(1))
     noise = 0.1 * (2 * torch.rand(inputs.shape, generator=torch.Generator().manual_seed(1)) - 1)
-    expected = (inputs + (noise + 0.125 * sign).clamp(-0.1, 0.1)).clamp(0, 1)
+    start = (inputs + noise).clamp(0, 1)
+    expected = (inputs + (start - inputs + 0.125 * sign).clamp(-0.1, 0.1)).clamp(0, 1)
     assert torch.allclose(points, expected, atol=1e-6)
     assert not points.requires_grad
 
@@ -124,8 +125,31 @@ def test_n_fgsm_steps_from_stronger_noise_and_stays_outside():
     options = {"noise": 2.0, "project": False, "step_size": 0.1}
     points, inputs, sign = take_step(torch.Generator().manual_seed(1), **options)
     noise = 0.2 * (2 * torch.rand(inputs.shape, generator=torch.Generator().manual_seed(1)) - 1)
-    assert torch.allclose(points, (inputs + noise + 0.1 * sign).clamp(0, 1), atol=1e-6)
+    start = (inputs + noise).clamp(0, 1)
+    assert torch.allclose(points, (start + 0.1 * sign).clamp(0, 1), atol=1e-6)
     assert (points - inputs).abs().max() > 0.2
+
+
+def test_the_gradient_of_the_single_step_is_taken_at_an_image():
+    model, batch, seen = Weighted(), toy_batch(), []
+    model.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].detach()))
+    options = FgsmAtOptions(eps=0.4, noise=2.0)
+    single_step(model, batch, lambda outputs, batch: outputs, options, torch.Generator().manual_seed(1))
+    assert seen[0].min() == 0 and seen[0].max() == 1
+
+
+@pytest.mark.parametrize("name", ["fgsm_at", "n_fgsm", "input_gradient"])
+def test_the_attack_that_selects_has_steps_of_its_own(name, monkeypatch):
+    recipe, seen = RECIPES[name][0], []
+
+    def watched(task, options):
+        seen.append(options)
+        return validation_attack(task, options)
+
+    monkeypatch.setattr(recipe, "validation_attack", watched)
+    learn(name, epochs=1)
+    assert seen[0].eps == EPS
+    assert seen[0].step_length(seen[0].validation_steps) == pytest.approx(2.5 * EPS / 3)
 
 
 def test_an_epoch_after_catastrophic_overfitting_is_not_kept():

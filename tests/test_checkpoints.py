@@ -11,9 +11,10 @@ from torch import nn
 from datasets.batch import Dataset, Split
 from defenses import checkpoints
 from defenses.build import defended_model
+from defenses.cards import merged_options, outdated
 from defenses.stages import declared_stages
-from defenses.train import merged_options, train_defense
-from registry import DEFENSES, Checkpoint, DatasetSpec, DefenseEntry, Family, Recipe, load_entries
+from defenses.train import train_defense
+from registry import DATASETS, DEFENSES, Checkpoint, DatasetSpec, DefenseEntry, Family, Recipe, load_entries
 from registry.errors import CheckpointError, InvalidEntryError
 
 
@@ -230,6 +231,44 @@ def test_weights_of_an_older_revision_are_refused(entry, tmp_path):
         defended_model(dataclasses.replace(entry, revision=2), data.spec, 0, tmp_path)
     with pytest.raises(CheckpointError, match="dataset revision 1, expected 5"):
         defended_model(entry, dataclasses.replace(data.spec, revision=5), 0, tmp_path)
+
+
+def test_weights_of_other_options_are_refused_and_those_of_unstated_ones_are_not(entry, tmp_path):
+    data = toy_dataset()
+    train_defense(entry, data, 0, folder=tmp_path)
+
+    def stating(**changes):
+        recipe = dataclasses.replace(entry.recipe, **changes)
+        return defended_model(dataclasses.replace(entry, recipe=recipe), data.spec, 0, tmp_path)
+
+    with pytest.raises(CheckpointError, match="option epochs 1, expected 3; train it again"):
+        stating(options={"epochs": 3})
+    with pytest.raises(CheckpointError, match=r"option lr 0\.002, expected 0\.1"):
+        stating(per_dataset={"to*": {"lr": 0.1}})
+    with pytest.raises(CheckpointError, match="option warmth None, expected None"):
+        stating(options={"epochs": 1, "warmth": None})
+    stating(options={"epochs": 3}, per_dataset={"toy": {"epochs": 1}})
+    stating(options={})
+    stating(per_dataset={"breastmnist": {"lr": 0.1}})
+
+
+def test_cards_of_weights_from_elsewhere_are_not_held_to_options(entry):
+    spec = toy_dataset().spec
+    assert outdated({}, entry, spec) == ""
+    assert outdated({"defense_revision": 1, "dataset_revision": 1}, entry, spec) == ""
+    assert outdated({"defense_revision": 1, "dataset_revision": 2}, entry, spec) == "dataset revision 2, expected 1"
+
+
+def committed_cards():
+    return sorted(checkpoints.COMMITTED.glob(f"*/*{checkpoints.SUFFIX}"))
+
+
+@pytest.mark.parametrize("path", committed_cards(), ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_committed_weights_are_those_of_the_entries_as_they_are(path):
+    load_entries()
+    card = checkpoints.read_card(path)
+    assert path.stem == f"{card['defense']}-s{card['seed']}" and path.parent.name == card["dataset"]
+    assert outdated(card, DEFENSES[card["defense"]], DATASETS[card["dataset"]]) == ""
 
 
 def test_released_weights_are_downloaded_into_the_local_folder_and_verified(entry, tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ from defenses.purifiers.autoencoder import DenoisingAutoencoder
 from defenses.purifiers.dncnn import DnCNN
 from defenses.purifiers.features import head_inputs
 from defenses.purifiers.noise import gaussian_noise, impulse_noise
-from defenses.purifiers.purified import RestoredPurified
+from defenses.purifiers.purified import Purified
 from defenses.recipes import denoising
 from defenses.stages import declared_stages, hidden_stages, shown
 from registry.errors import InvalidEntryError
@@ -32,7 +32,7 @@ def images(n=4, channels=1, edge=12, seed=0):
 
 def purified(seed=0):
     torch.manual_seed(seed)
-    return RestoredPurified(DenoisingAutoencoder(1, width=4), NarrowResNet18(1, 2, width=4)).eval()
+    return Purified(DenoisingAutoencoder(1, width=4), NarrowResNet18(1, 2, width=4).requires_grad_(False)).eval()
 
 
 def test_impulses_replace_whole_pixels_at_the_stated_density_and_half_of_them_are_black_or_white():

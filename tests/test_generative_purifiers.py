@@ -2,11 +2,16 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from attacks.draws import KeyedNoise, KeyedRandom
+from attacks.objectives import objective_for
+from attacks.queries import Draws
+from attacks.victim import ModelVictim
+from datasets.tasks import task_for
 from defenses.purifiers import defense_gan, dgmp, diffpure, hgd, magnet
 from defenses.purifiers.attention import DualAttention
 from defenses.purifiers.critic import Adversary, Critic
@@ -23,6 +28,7 @@ from defenses.recipes.hgd import train as train_hgd
 from defenses.recipes.reformer import train as train_reformer
 from defenses.seeding import seeded
 from defenses.stages import declared_stages, hidden_stages, shown
+from registry import Randomness
 from registry.errors import InvalidEntryError
 from tests.test_recipes import toy_dataset
 
@@ -62,6 +68,36 @@ def test_a_purifier_keeps_shape_and_range_and_shows_its_parts(name):
     assert hidden_stages(model) == ()
     assert torch.equal(model.transform.bpda_twin(inputs), inputs)
     assert torch.equal(shown(model, "bare")(inputs), model.net(inputs))
+
+
+@pytest.mark.parametrize("name", BUILDS)
+def test_attackers_may_aim_at_restored_images_or_at_the_latent_code(name):
+    model, inputs, keys = built(name), images(), KeyedRandom(seed=1).keys(torch.arange(4))
+    with torch.no_grad(), KeyedNoise(keys):
+        found = shown(model, "mechanism")(inputs)
+    with torch.no_grad(), KeyedNoise(keys):
+        expected = model.transform.mean(inputs) if name == "dgmp" else model.restored(inputs).flatten(1)
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("name", sorted(STOCHASTIC - {"dgmp"}))
+def test_an_aim_at_restored_draws_is_averaged_over_them(name):
+    """One query of several draws: the mean of the objectives and of the gradients of each draw alone."""
+    model, batch, task = built(name), toy_dataset().splits["test"].take(np.arange(3)), task_for(SPEC)
+    part = shown(model, "mechanism")
+    victim = ModelVictim(part, task, slots=4, randomness=Randomness.SAMPLE, seed=0)
+    objective, progress = objective_for(task, "feature-distance"), torch.zeros(3)
+    batch = objective.aim(victim.outputs(batch), batch, progress)
+
+    def answer(first, count):
+        draws = Draws(first=torch.full((3,), first), count=count)
+        return victim.answer(batch, objective, progress, gradient=True, draws=draws)
+
+    together, alone = answer(1, 2), (answer(1, 1), answer(2, 1))
+    assert not torch.allclose(alone[0].objective, alone[1].objective)
+    expected = [torch.stack([getattr(one, field) for one in alone]).mean(0) for field in ("objective", "gradient")]
+    assert torch.allclose(together.objective, expected[0], rtol=1e-3)
+    assert torch.allclose(together.gradient, expected[1], rtol=1e-2, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", BUILDS)

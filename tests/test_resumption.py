@@ -17,6 +17,7 @@ from torch import nn
 
 from defenses import checkpoints
 from defenses.certified import intervals
+from defenses.purifiers import dgmp
 from defenses.recipes.resumption import SUFFIX, RandomState, StateFile, next_state_file, resumable
 from defenses.seeding import seeded
 from defenses.train import train_defense
@@ -31,7 +32,10 @@ RECIPES = {
     "trades": {**INNER, "awp_gamma": 0.01, "ema_decay": 0.9},
     "interval_training": {"eps": 0.02, "validate_every": 3},
     "distillation": {},
+    "dgmp": {"epochs": 2},
 }
+INTERRUPTIONS = {"dgmp": 3}
+"""Where a recipe runs the loop twice with something that learns in each, it is stopped within both."""
 
 
 def network(dataset):
@@ -45,13 +49,20 @@ def network(dataset):
     )
 
 
+def purified(dataset):
+    return dgmp.build(dataset, base=network(dataset), latent=4)
+
+
+BUILDS = {"interval_training": intervals.build, "dgmp": purified}
+
+
 def entry(recipe: str, **changes) -> DefenseEntry:
     return DefenseEntry(
         name="Toy2026",
         summary="A toy.",
         family=Family.UNDEFENDED,
         tasks=("classification",),
-        build=intervals.build if recipe == "interval_training" else network,
+        build=BUILDS.get(recipe, network),
         recipe=Recipe(train=f"defenses.recipes.{recipe}:train", options={**QUICK, **RECIPES[recipe], **changes}),
     )
 
@@ -81,7 +92,7 @@ def states(folder: Path) -> list[str]:
 def test_an_interrupted_training_ends_with_the_weights_of_an_undisturbed_one(recipe, tmp_path):
     expected = train(recipe, tmp_path / "whole")
     moments = random.Random(recipe)
-    for _ in range(2):
+    for _ in range(INTERRUPTIONS.get(recipe, 2)):
         with pytest.raises(KeyboardInterrupt):
             train(recipe, tmp_path / "parts", stop_after=moments.randint(5, 7), stop=interrupt)
         assert checkpoints.find("Toy2026", "toy", 0, tmp_path / "parts") is None

@@ -84,6 +84,18 @@ def test_weights_of_an_older_revision_are_trained_again(chain, tmp_path):
     assert is_trained(training, tmp_path)
 
 
+def test_weights_of_other_options_are_trained_again(chain, tmp_path):
+    base, _ = chain
+    DEFENSES.remove("WeightsBase")
+    base = replace(base, recipe=replace(base.recipe, options={"penalty": 1.0}))
+    DEFENSES.add(base)
+    training = trainings_of(base, DATASETS["phantom2"], 0, Registries())[0]
+    save(base, tmp_path, options={"penalty": 100.0, "epochs": 20})
+    assert not is_trained(training, tmp_path) and weights_sha256(cell(base), tmp_path) is None
+    save(base, tmp_path, options={"penalty": 1.0, "epochs": 20})
+    assert is_trained(training, tmp_path)
+
+
 def test_released_weights_need_no_training(chain, tmp_path):
     base, _ = chain
     training = trainings_of(base, DATASETS["phantom2"], 0, Registries())[0]

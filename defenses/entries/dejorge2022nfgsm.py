@@ -20,6 +20,8 @@ DEFENSES.add(
             per_dataset={"pneumoniamnist*": {"epochs": 8}},
         ),
         trained_for=linf(4 / 255),
-        departures="AdamW with a one-cycle schedule; the step is taken in eval mode, and its result kept in [0, 1].",
+        revision=2,
+        departures="AdamW with a one-cycle schedule; eps 4/255 in place of 8/255; the step is taken in eval mode, and "
+        "its result kept in [0, 1].",
     )
 )

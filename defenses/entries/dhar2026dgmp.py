@@ -22,8 +22,12 @@ DEFENSES.add(
         departures="Label-free, as the text describes it: the released code hands the true test label to its "
         "generator, see Dhar2026DGMPOracle. The generator is a small variational autoencoder with a Wasserstein "
         "critic (64 latent numbers, one head, one attention unit per resolution) and is trained on images: the "
-        "released code takes its three losses of the discriminator's tag instead. The encoder learns on clean "
-        "images with Gaussian noise of 0.1; the classifier is the undefended one. The published classifier is "
-        "larger.",
+        "released code takes its three losses of the discriminator's tag instead. AdamW with a one-cycle schedule, a "
+        "learning rate of 2e-3 and 20 epochs a stage in place of RMSprop and 10,000 iterations, run twice; the critic "
+        "is one tower without attention in place of two with it, and takes one step a batch. The encoder learns on "
+        "clean images with Gaussian noise of 0.1; the classifier is the undefended one. The published classifier is "
+        "larger. On BreastMNIST (val, n 78, seed 0, one draw) 60.3 % of the clean images are right, below the "
+        "majority's share of 73.1 %: the classifier does not know rebuilt images, that of Dhar2026DGMPTuned does. The "
+        "paper's claims for it were readable in words only, without a value for any data set, so no claim is entered.",
     )
 )

@@ -21,11 +21,15 @@ DEFENSES.add(
         randomness=Randomness.SAMPLE,
         ranks=False,
         oracle=True,
-        departures="It shows a flaw of the released evaluation: the class-conditional generator is given the "
-        "one-hot true label of the test image, clean or attacked. Its accuracy measures that leak, not robustness, so "
-        "it never ranks; Dhar2026DGMPOracleTuned has a classifier that knows purified images. The generator is a "
-        "small variational autoencoder with a Wasserstein critic (64 latent numbers, one head, one attention unit per "
+        departures="It shows a flaw of the released evaluation: the class-conditional generator is given the one-hot "
+        "true label of the test image, clean or attacked. Its accuracy measures that leak, not robustness, so it "
+        "never ranks; Dhar2026DGMPOracleTuned has a classifier that knows purified images. The generator is a small "
+        "variational autoencoder with a Wasserstein critic (64 latent numbers, one head, one attention unit per "
         "resolution) and is trained on images: the released code takes its three losses of the discriminator's tag "
-        "instead. A class head of the critic makes it heed the label.",
+        "instead. AdamW with a one-cycle schedule, a learning rate of 2e-3 and 20 epochs a stage in place of RMSprop "
+        "and 10,000 iterations, run twice; the critic is one tower without attention in place of two with it, and "
+        "takes one step a batch. A class head of the critic makes it heed the label. Not told a label, it has 46.2 % "
+        "of the clean images of BreastMNIST right (val, n 78, seed 0, one draw), below the majority's share of 73.1 "
+        "%. No number of the paper was readable, so no claim is entered.",
     )
 )

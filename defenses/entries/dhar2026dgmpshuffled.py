@@ -19,6 +19,6 @@ DEFENSES.add(
         ranks=False,
         revision=2,
         departures="Not published: every call draws a class for every image. Where the accuracy of "
-        "Dhar2026DGMPOracle comes from the label it is told, this one falls to chance.",
+        "Dhar2026DGMPOracleTuned comes from the label it is told, this one falls to chance.",
     )
 )

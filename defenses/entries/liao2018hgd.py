@@ -27,7 +27,8 @@ DEFENSES.add(
             },
         ),
         trained_for=linf(8 / 255),
-        departures="A small U-Net. Its training images are attacked by PGD at one budget on the one classifier it "
-        "guards, afresh in every epoch, in place of a fixed set from FGSM and I-FGSM on several classifiers.",
+        departures="A small U-Net, trained by AdamW with a one-cycle schedule. Its training images are attacked by "
+        "PGD at one budget on the one classifier it guards, afresh in every epoch, in place of a fixed set from FGSM "
+        "and I-FGSM on several classifiers.",
     )
 )

@@ -20,8 +20,9 @@ DEFENSES.add(
             train="defenses.recipes.diffusion:train", options={"epochs": 40, "batch_size": 32, "weight_decay": 1e-4}
         ),
         randomness=Randomness.SAMPLE,
-        departures="A small U-Net without attention, trained on the training images at times up to t* alone, "
-        "without an average of its weights; t* is 75 of 1000. 10 deterministic DDIM steps in place of a "
+        departures="A small U-Net without attention, trained on the training images at times up to t* alone, without "
+        "an average of its weights, by AdamW with a one-cycle schedule. t* is 75 of 1000, the published value for L2 "
+        "attacks on CIFAR-10; for Linf, which is ranked here, it is 100. 10 deterministic DDIM steps in place of a "
         "stochastic differential equation; the gradient is the true one through all of them.",
     )
 )

@@ -36,7 +36,8 @@ class WeightNoise(nn.Module):
 class RandomProjectionConv2d(nn.Module):
     """A convolution some of whose filters are random: N(0, 1 / r^2) for kernels of edge r, drawn in every forward pass.
 
-    Trained filters are standardised, each for itself, and divided by r, so that both kinds have one scale.
+    Trained filters are divided by their own standard deviation and by r, so that both kinds have one scale. They are
+    not centred: their mean stays.
 
     Args:
         in_channels: Channels that come in.
@@ -45,7 +46,8 @@ class RandomProjectionConv2d(nn.Module):
         kernel_size: Edge r.
         stride: Stride.
         padding: Zeros on every side.
-    Source: Dong and Xu 2023, Adversarial Robustness via Random Projection Filters, CVPR.
+    Source: Dong and Xu 2023, Adversarial Robustness via Random Projection Filters, CVPR; the scale of trained filters
+    as in the authors' code.
     """
 
     def __init__(
@@ -62,9 +64,8 @@ class RandomProjectionConv2d(nn.Module):
         """Returns the filters of one forward pass, (channels, in_channels, r, r)."""
         edge = self.weight.shape[-1]
         random = torch.randn(self.n_random, *self.weight.shape[1:], device=self.weight.device) / edge
-        flat = self.weight.flatten(1)
-        standard = (flat - flat.mean(1, keepdim=True)) / (flat.std(1, keepdim=True) + 1e-5)
-        return torch.cat((random.to(self.weight.dtype), standard.reshape(self.weight.shape) / edge))
+        scale = (self.weight.flatten(1).std(1) + 1e-5) * edge
+        return torch.cat((random.to(self.weight.dtype), self.weight / scale[:, None, None, None]))
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Returns (N, channels, H', W'); inputs are (N, in_channels, H, W)."""

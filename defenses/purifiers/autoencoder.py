@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from defenses.purifiers.purified import RestoredPurified
+from defenses.purifiers.purified import Purified
 from registry import DatasetSpec
 
 
@@ -64,6 +64,6 @@ def _grown(hidden: Tensor, like: Tensor) -> Tensor:
     return F.interpolate(hidden, size=like.shape[-2:], mode="nearest")
 
 
-def build(dataset: DatasetSpec, *, base: nn.Module, width: int = 32) -> RestoredPurified:
+def build(dataset: DatasetSpec, *, base: nn.Module, width: int = 32) -> Purified:
     """Returns the frozen base model behind a denoising autoencoder."""
-    return RestoredPurified(DenoisingAutoencoder(dataset.input_shape[0], width=width), base)
+    return Purified(DenoisingAutoencoder(dataset.input_shape[0], width=width), base.requires_grad_(False))

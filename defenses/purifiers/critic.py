@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -73,6 +75,15 @@ class Adversary:
         loss.backward()
         self._optimizer.step()
         self.critic.requires_grad_(False)
+
+    def state_dict(self) -> dict[str, object]:
+        """Returns the weights of the critic and the state of its optimiser."""
+        return {"critic": dict(self.critic.state_dict()), "optimizer": self._optimizer.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, object]) -> None:
+        """Takes over what an earlier `state_dict` returned, onto the device of the critic."""
+        self.critic.load_state_dict(state["critic"])
+        self._optimizer.load_state_dict(state["optimizer"])
 
     def slope_penalty(self, real: Tensor, generated: Tensor) -> Tensor:
         """Returns the mean squared distance from 1 of the slope at a uniform point between each pair of images."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from defenses.purifiers.purified import RestoredPurified
+from defenses.purifiers.purified import Purified
 from registry import DatasetSpec
 from registry.errors import InvalidEntryError
 
@@ -41,6 +41,6 @@ class DnCNN(nn.Module):
         return inputs
 
 
-def build(dataset: DatasetSpec, *, base: nn.Module, depth: int = 7, width: int = 32) -> RestoredPurified:
+def build(dataset: DatasetSpec, *, base: nn.Module, depth: int = 7, width: int = 32) -> Purified:
     """Returns the frozen base model behind a DnCNN."""
-    return RestoredPurified(DnCNN(dataset.input_shape[0], depth=depth, width=width), base)
+    return Purified(DnCNN(dataset.input_shape[0], depth=depth, width=width), base.requires_grad_(False))

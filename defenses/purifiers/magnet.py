@@ -9,7 +9,7 @@ from registry import DatasetSpec
 
 
 class Reformer(nn.Module):
-    """An autoencoder of four convolutions with one pooling step; its gradient is the true one.
+    """An autoencoder of five convolutions with one pooling step; its gradient is the true one.
 
     Args:
         channels: Channels of the images.

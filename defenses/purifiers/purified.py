@@ -14,10 +14,10 @@ ROWS = 64
 
 
 class Purified(Preprocessed):
-    """A network behind a purifier: net(purifier(inputs)).
+    """A network behind a purifier: net(purifier(inputs)); attackers may aim at its restored images.
 
     Args:
-        transform: The purifier; keeps shape and range [0, 1].
+        transform: The purifier; keeps the shape. Those that predict what to take away may leave [0, 1] a little.
         net: The network behind it.
     """
 
@@ -25,20 +25,11 @@ class Purified(Preprocessed):
         """Returns the network without the purifier: raw logits from images."""
         return self.net
 
-
-class RestoredPurified(Purified):
-    """A frozen network behind a purifier that attackers may aim at by its restored images.
-
-    Args:
-        transform: The purifier; keeps shape and range [0, 1].
-        net: The network behind it, e.g. the undefended one; it is not trained any more.
-    """
-
-    def __init__(self, transform: nn.Module, net: nn.Module) -> None:
-        super().__init__(transform, net.requires_grad_(False))
-
     def mechanism(self) -> nn.Module:
-        """Returns the map from images to restored images, float32 (N, C * H * W): what the network is protected by."""
+        """Returns the map from images to restored images, float32 (N, C * H * W): what the network is protected by.
+
+        A random purifier's is random, too: one draw a call.
+        """
         return nn.Sequential(self.transform, nn.Flatten())
 
 

@@ -90,7 +90,8 @@ def train(
     chosen, task = read_options(DenoisingOptions, options), task_for(dataset.spec)
     if not callable(getattr(model, "restored", None)) or any(p.requires_grad for p in model.bare().parameters()):
         raise InvalidEntryError(
-            "this recipe trains a purifier in front of a frozen network, e.g. RestoredPurified(purifier, net)"
+            "this recipe trains a purifier in front of a frozen network, e.g. Purified(purifier, net) after "
+            "net.requires_grad_(False)"
         )
 
     def batch_loss(model: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:

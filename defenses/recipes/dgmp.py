@@ -70,7 +70,7 @@ def train(
     generator.requires_grad_(False)
     with seeded(seed, device):
         loss = Triplet(Critic(dataset.spec.input_shape).to(device), chosen, noise=chosen.noise)
-    second = fit_purifier(model, dataset, chosen, progress=tell(0.5), batch_loss=loss, **shared)
+    second = fit_purifier(model, dataset, chosen, progress=tell(0.5), batch_loss=loss, callbacks=(loss,), **shared)
     seconds = round(first.seconds + second.seconds, 3)
     return dataclasses.replace(second, seconds=seconds)
 

@@ -22,7 +22,8 @@ from registry.errors import InvalidEntryError
 class FgsmAtOptions(InnerOptions, TrainingOptions):
     """Hyper-parameters of the loop and of the single step, whose length is `step_size`, 1.25 eps where it is None.
 
-    The norm is Linf; `validation_steps` are those of the PGD attack that selects the epoch.
+    The norm is Linf; `validation_steps` are those of the PGD attack that selects the epoch, whose steps have the length
+    of every other recipe's, 2.5 eps / `validation_steps`.
     """
 
     steps: int = 1
@@ -68,6 +69,7 @@ def train(
     """
     chosen = read_options(FgsmAtOptions, options)
     task = task_for(dataset.spec)
+    selecting = InnerOptions(eps=chosen.eps, validation_steps=chosen.validation_steps, bfloat16=chosen.bfloat16)
 
     def batch_loss(model: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
         adversarials = single_step(model, batch, task.training_loss, chosen, generator)
@@ -81,7 +83,7 @@ def train(
         device=device,
         progress=progress,
         batch_loss=batch_loss,
-        attack=validation_attack(task, chosen),
+        attack=validation_attack(task, selecting),
     )
 
 
@@ -94,6 +96,8 @@ def single_step(
 ) -> Tensor:
     """Returns noisy inputs after one step along the sign of the gradient, clipped to [0, 1], detached.
 
+    The noisy inputs are clipped to [0, 1] before the gradient is taken, as in both authors' codes.
+
     Args:
         model: In eval mode meanwhile; its mode is restored.
         batch: The clean samples.
@@ -102,7 +106,7 @@ def single_step(
         generator: Generator on the CPU.
     """
     inputs, eps = batch.inputs, options.eps
-    points = uniform_start(inputs, options.noise * eps, generator)
+    points = uniform_start(inputs, options.noise * eps, generator).clamp(0, 1)
     length = options.step_size if options.step_size is not None else 1.25 * eps
     with eval_mode(model):
         gradient = inner_gradient(model, points, lambda outputs: loss(outputs, batch), bfloat16=options.bfloat16)

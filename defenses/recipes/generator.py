@@ -12,6 +12,7 @@ from datasets.batch import Batch, Dataset
 from defenses.purifiers.critic import Adversary, Critic
 from defenses.purifiers.purified import LatentPurified
 from defenses.purifiers.vae import Encoder, Generator, LatentPurifier
+from defenses.recipes.callbacks import Callback
 from defenses.recipes.options import TrainingOptions
 from defenses.recipes.purification import fit_purifier
 from defenses.recipes.training import Progress, Training
@@ -68,12 +69,14 @@ def fit_generator(
     with seeded(seed, device):
         model = LatentPurified(LatentPurifier(Encoder(shape, generator.latent), generator), net)
         critic = Critic(shape, generator.n_labels).to(device)
-    loss = Triplet(critic, options)
-    return fit_purifier(model, dataset, options, seed=seed, device=device, progress=progress, batch_loss=loss)
+    loss, shared = Triplet(critic, options), {"seed": seed, "device": device, "progress": progress}
+    return fit_purifier(model, dataset, options, batch_loss=loss, callbacks=(loss,), **shared)
 
 
-class Triplet:
+class Triplet(Callback):
     """The loss of a batch: squared error, divergence of the code, and a critic that learns meanwhile.
+
+    It goes along with the training as a callback, too: an interrupted one has to find its critic again.
 
     Args:
         critic: On the device; with classes where a class-conditional generator is trained.
@@ -101,6 +104,12 @@ class Triplet:
         if generates:
             loss = loss + weights.class_weight * self._class_loss(purifier, mean.detach(), generator)
         return loss.mean()
+
+    def state_dict(self) -> dict[str, object]:
+        return self._adversary.state_dict()
+
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        self._adversary.load_state_dict(state)
 
     def _class_loss(self, purifier: LatentPurifier, codes: Tensor, generator: torch.Generator) -> Tensor:
         """Returns how far images of these codes and of drawn classes are from what the critic knows of the classes."""

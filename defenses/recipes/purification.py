@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 from datasets.batch import Dataset
 from defenses.purifiers.purified import Purified, mean_psnr
+from defenses.recipes.callbacks import Callback
 from defenses.recipes.options import TrainingOptions
 from defenses.recipes.training import BatchLoss, Progress, Training, fit
 from defenses.seeding import seeded
@@ -20,6 +22,7 @@ def fit_purifier(
     device: str,
     progress: Progress | None,
     batch_loss: BatchLoss,
+    callbacks: Sequence[Callback] = (),
 ) -> Training:
     """Trains the purifier of a model and leaves the network behind it alone.
 
@@ -33,6 +36,7 @@ def fit_purifier(
         device: Torch device.
         progress: Told the finished fraction and a short text after every step, or None.
         batch_loss: Mean loss of a batch.
+        callbacks: What goes along with the training, such as a loss that learns.
 
     Returns:
         The training; the one row of its curve also holds `val_psnr`, the mean PSNR of the purified validation images
@@ -40,7 +44,16 @@ def fit_purifier(
     """
     model.net.requires_grad_(False)
     loop = dataclasses.replace(options, validate_every=options.epochs)
-    training = fit(model, dataset, loop, seed=seed, device=device, progress=progress, batch_loss=batch_loss)
+    training = fit(
+        model,
+        dataset,
+        loop,
+        seed=seed,
+        device=device,
+        progress=progress,
+        batch_loss=batch_loss,
+        callbacks=callbacks,
+    )
     row = training.curve[-1] | {"val_psnr": measured_psnr(model, dataset, seed, device)}
     return dataclasses.replace(training, curve=(row,), options=dataclasses.asdict(options))
 
