@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -138,10 +139,12 @@ def _quick_training(bench: Bench) -> str:
         path = train_defense(
             replace(link, recipe=recipe), bench.dataset, SEED, device="cpu", folder=bench.folder, progress=None
         )
-        size = path.stat().st_size / 1e6
-        digest = checkpoints.read_card(path).get("sha256")
+        size, card = path.stat().st_size / 1e6, checkpoints.read_card(path)
+        digest = card.get("sha256")
         if checkpoints.find(link.name, bench.dataset.spec.name, SEED, bench.folder) != path or not digest:
             raise Unmet(f"the training left no weights with a card at {path.name}")
+        card.pop("options", None)  # weights of other options than the entry states, such as one epoch, are refused
+        checkpoints.card_path(path).write_text(json.dumps(card), encoding="utf-8")
         trained.append(f"{link.name} {size:.2f} MB")
     defended_model(bench.entry, bench.dataset.spec, SEED, bench.folder)
     return ", ".join(trained)
