@@ -34,7 +34,8 @@ def with_restored_images(
 
     Args:
         summary: What else is known.
-        model: The defended model; one without the method `restored` shows no such images.
+        model: The defended model; one without the method `restored` shows no such images, and one that resizes its
+            inputs none that can be compared with them.
         victim: Says how it is evaluated: size of batches, draws of its noise.
         batch: The evaluated samples.
         outcome: Worst inputs, as they are stored.
@@ -44,6 +45,10 @@ def with_restored_images(
     shown = ModelVictim(
         Restorer(model), victim.task, slots=victim.slots, fewest=victim.fewest, randomness=victim.randomness
     )
+
+    one = batch.take(slice(0, 1))
+    if not len(one) or shown.outputs(one).shape != one.inputs.shape:
+        return summary.clean, summary.budgets
 
     def quality(rows: Tensor, inputs: Tensor) -> Metrics:
         part = batch.take(rows)

@@ -102,6 +102,12 @@ def test_a_model_that_shows_no_images_has_no_such_metrics(monkeypatch):
     assert with_restored_images(summary, model, victim, batch, outcome) == (summary.clean, summary.budgets)
 
 
+def test_a_model_that_resizes_its_inputs_has_no_such_metrics(monkeypatch):
+    model = Preprocessed(nn.ZeroPad2d(1), cnn(2)).eval()
+    summary, victim, batch, outcome = summarised(model, images(4, shape=(1, 8, 8)), monkeypatch, eps=(1.0,))
+    assert with_restored_images(summary, model, victim, batch, outcome) == (summary.clean, summary.budgets)
+
+
 def test_noise_is_the_same_every_time(monkeypatch):
     model = Noisy(cnn(2)).eval()
     inputs = images(4, shape=(1, 8, 8))
