@@ -14,7 +14,7 @@ SUITES.add(
         datasets=("phantom2", "phantomseg"),
         defenses=("Undefended", "Madry2018PGDAT", "MedianFilter"),
         protocols=("clean", "standard"),
-        n_samples=6,
+        n_samples=12,
     )
 )
 SUITES.add(
