@@ -38,21 +38,19 @@ def observe(victim: ModelVictim, batch: Batch) -> tuple[Outputs, dict[str, Estim
     """
     if victim.randomness is Randomness.NONE or not len(batch):
         return victim.outputs(batch), {}
-    task, several, singles = victim.task, hasattr(victim.task, "n_labels"), []
-    total, first = None, None
+    task, several, singles, mean = victim.task, hasattr(victim.task, "n_labels"), [], None
     for draw in range(DRAWS):
         outputs = victim.outputs(batch, Draws(torch.full_like(batch.sample_ids, FIRST + draw)))
         singles.append(task.score(task.decode(outputs, batch), batch))
-        first = outputs if first is None else first
         if isinstance(outputs, Tensor):
             share = probabilities_of(outputs, several) / DRAWS
-            total = share if total is None else total + share
+            mean = share if mean is None else mean + share
     scores = torch.stack(singles)
     found = {"draws10_mean": scores[:SINGLE].mean(0), "draws32_worst": scores.amin(0)}
-    if total is not None:
-        first = logits_of(total, several)
-        found["draws32_averaged"] = task.score(task.decode(first, batch), batch)
-    return first, {name: _estimate(values) for name, values in found.items()}
+    if mean is not None:
+        outputs = logits_of(mean, several)
+        found["draws32_averaged"] = task.score(task.decode(outputs, batch), batch)
+    return outputs, {name: _estimate(values) for name, values in found.items()}
 
 
 def _estimate(scores: Tensor) -> Estimate:

@@ -1,4 +1,8 @@
-"""The paired sign-flip test: were two rows equally good, each image's difference could as well have the other sign."""
+"""The paired sign-flip test: were two rows equally good, each image's difference could as well have the other sign.
+
+`scipy.stats.permutation_test` does the same for one pair: it lists all 2^n signs of small sets and draws anew for each
+pair of larger ones. Here all signs count at any size, and one set of draws serves all pairs of a board; tests compare.
+"""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ PROTOCOLS.add(
         tasks=("classification",),
         members="attacks.adaptive_members:bare_members",
         needs=frozenset({Need.TWIN}),
+        revision=2,
     )
 )
 PROTOCOLS.add(
@@ -22,6 +23,7 @@ PROTOCOLS.add(
         tasks=("classification",),
         members="attacks.adaptive_members:purifier_members",
         needs=frozenset({Need.TWIN}),
+        revision=2,
         families=frozenset({Family.PURIFICATION}),
         reference=Paper(
             title="Evaluating the Adversarial Robustness of Adaptive Test-time Defenses",
