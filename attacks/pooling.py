@@ -28,7 +28,8 @@ def pooled_answer(
     gradient of the probabilities along that slope. Memory does not grow with the number of draws.
 
     Args:
-        ask: `ask(objective, gradient)`: the answer averaged over the draws.
+        ask: `ask(objective, gradient)`: the answer averaged over the draws; the objective sees the rows of one draw
+            or of several, draw after draw.
         task: Says whether probabilities belong to one label or to several.
         batch: The rows that are asked about.
         objective: Of logits; it is given the logits of the mean probability.
@@ -41,11 +42,11 @@ def pooled_answer(
     several, collected = hasattr(task, "n_labels"), []
 
     def collect(outputs, rows: Batch, share: Tensor) -> Tensor:
-        collected.append(probabilities_of(outputs, several))
+        collected.extend(probabilities_of(outputs, several).split(len(batch)))
         return share * 0
 
     answer = ask(collect, False)
-    mean = torch.stack(collected).mean(0)[: len(batch)].requires_grad_()
+    mean = torch.stack(collected).mean(0).requires_grad_()
     with torch.enable_grad():
         values = objective(logits_of(mean, several), batch, progress)
         slope = torch.autograd.grad(values.sum(), mean)[0]
@@ -53,8 +54,8 @@ def pooled_answer(
         return answer._replace(objective=values.detach())
 
     def along_slope(outputs, rows: Batch, share: Tensor) -> Tensor:
-        padding = torch.arange(len(rows), device=slope.device).clamp_(max=len(slope) - 1)
-        return (probabilities_of(outputs, several) * slope[padding]).flatten(1).sum(1)
+        slopes = torch.cat([slope] * (len(rows) // len(slope)))
+        return (probabilities_of(outputs, several) * slopes).flatten(1).sum(1)
 
     return ask(along_slope, True)._replace(objective=values.detach())
 

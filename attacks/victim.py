@@ -117,30 +117,29 @@ class ModelVictim:
         return Answer(torch.cat([a.objective for a in answers]), torch.cat([a.score for a in answers]), gradients)
 
     def _answer_slots(self, chunk, progress, backward, first, count, objective, gradient) -> Answer:
-        """Answers one physical batch: pads it, averages over `count` draws, cuts it back."""
-        rows = len(chunk)
-        chunk = self._fill(chunk)
-        progress, first = _pad_rows(progress, len(chunk)), _pad_rows(first, len(chunk))
-        total: Answer | None = None
-        for draw in range(count):
-            ids = None if first is None else first + draw
-            one = self._one_draw(chunk, objective, progress, gradient, backward, ids)
-            total = (
-                one
-                if total is None
-                else Answer(*(None if a is None else a + b for a, b in zip(total, one, strict=True)))
-            )
+        """Answers one chunk, averaged over `count` draws, of which as many share a physical batch as have slots."""
+        rows, total = len(chunk), None
+        together = max(1, self.slots // rows) if self.randomness is Randomness.SAMPLE else 1
+        for start in range(0, count, together):
+            draws = range(start, min(start + together, count))
+            ids = None if first is None else torch.cat([first + draw for draw in draws])
+            folded = (chunk, progress) if len(draws) == 1 else _repeated(chunk, progress, len(draws))
+            several = self._one_pass(*folded, objective, gradient, backward, ids)
+            for place in range(len(draws)):  # one after the other: a mean does not depend on how many went together
+                one = Answer(*(None if a is None else a[place * rows : (place + 1) * rows] for a in several))
+                total = one if total is None else _sum(total, one)
         self.spent.forwards += rows * count
         self.spent.backwards += rows * count if gradient else 0
-        mean = Answer(*(None if part is None else (part / count if count > 1 else part)[:rows] for part in total))
-        return self._finite(mean)
+        return self._finite(Answer(*(part / count if part is not None and count > 1 else part for part in total)))
 
-    def _one_draw(self, batch, objective, progress, gradient, backward, ids) -> Answer:
+    def _one_pass(self, batch, progress, objective, gradient, backward, ids) -> Answer:
+        """Answers one physical batch, one draw a row; rows that fill it up reach the model alone."""
+        rows, filled = len(batch), self._fill(batch)
         with torch.set_grad_enabled(gradient):
-            inputs = batch.inputs.detach().requires_grad_(gradient)
-            batch = batch.with_inputs(inputs)
+            inputs = filled.inputs.detach().requires_grad_(gradient)
             with stand_ins(self.model) if backward == "bpda" else nullcontext():
-                outputs = self._forward(batch, ids)
+                outputs = self._forward(filled.with_inputs(inputs), _pad_rows(ids, len(filled)))
+            outputs, batch = _rows(outputs, rows), batch.with_inputs(inputs[:rows])
             values = objective(outputs, batch, progress)
             slope = None
             if gradient:
@@ -148,6 +147,7 @@ class ModelVictim:
                 if values.requires_grad:  # otherwise no path leads from the outputs to the inputs
                     found = torch.autograd.grad(values.sum(), inputs, allow_unused=True)[0]
                     slope = slope if found is None else found
+                slope = slope[:rows]
         with torch.no_grad():
             detached = _detach(outputs)
             score = self.task.score(self.task.decode(detached, batch), batch)
@@ -193,6 +193,16 @@ class ModelVictim:
             yield chunk, None if draws is None else draws.first[rows]
 
 
+def _repeated(batch: Batch, progress: Tensor, draws: int) -> tuple[Batch, Tensor]:
+    """Returns all rows once for each draw, draw after draw."""
+    places = torch.arange(len(batch), device=progress.device).repeat(draws)
+    return batch.take(places), progress[places]
+
+
+def _sum(one: Answer, other: Answer) -> Answer:
+    return Answer(*(None if a is None else a + b for a, b in zip(one, other, strict=True)))
+
+
 def _pad_rows(values: Tensor | None, slots: int) -> Tensor | None:
     if values is None or len(values) == slots:
         return values
@@ -204,7 +214,9 @@ def _padding(rows: int, slots: int, device: torch.device) -> Tensor:
 
 
 def _rows(outputs: Outputs, rows: int) -> Outputs:
-    return {k: v[:rows] for k, v in outputs.items()} if isinstance(outputs, dict) else outputs[:rows]
+    if isinstance(outputs, dict):
+        return {name: values[:rows] for name, values in outputs.items()}
+    return outputs if len(outputs) == rows else outputs[:rows]
 
 
 def _finite_rows(outputs: Outputs) -> Tensor:

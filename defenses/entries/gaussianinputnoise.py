@@ -11,7 +11,11 @@ DEFENSES.add(
         recipe=Recipe(
             train="defenses.recipes.standard:train",
             options={"epochs": 30},
-            per_dataset={"pneumoniamnist*": {"epochs": 10}, "phantom4": {"epochs": 40}},
+            per_dataset={
+                "breastmnist*": {"epochs": 200, "batch_size": 32, "lr": 1e-3, "validate_every": 2},
+                "pneumoniamnist*": {"epochs": 10},
+                "phantom4": {"epochs": 40},
+            },
         ),
         randomness=Randomness.SAMPLE,
         departures="No paper's method: the plain noise that a noise defense must beat, see Gao et al. 2022, "
