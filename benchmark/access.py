@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import nn
+from torch import Tensor, nn
 
 from attacks.prepare import is_low_precision, prepare
 from attacks.queries import Spent
@@ -86,17 +86,24 @@ def access_to(
     return Access(victim=judge, search=search, exact=exact, surrogates=surrogates), facts
 
 
-def marked(subject: Subject, batch: Batch, device: str) -> Batch:
+def marked(subject: Subject, batch: Batch) -> Batch:
     """Returns the batch with the false alarms of a detector on its unchanged images; of other models as it is."""
     if not hasattr(subject.task, "mark"):
         return batch
-    victim = ModelVictim(subject.model, subject.task, slots=slots_for(device), randomness=subject.randomness)
+    victim = ModelVictim(subject.model, subject.task, slots=slots_for(batch.inputs), randomness=subject.randomness)
     return subject.task.mark(victim.outputs(batch), batch)
 
 
-def slots_for(device: str) -> int:
-    """Returns the rows of a physical batch: where a row is cheapest, on a CPU and on a GPU."""
-    return 256 if device.startswith("cuda") else 128
+def slots_for(inputs: Tensor) -> int:
+    """Returns the rows of a physical batch of such inputs, (N, ...): where a row is cheapest on their device.
+
+    A CPU is filled by 128. A GPU takes as many as hold 4 million values, up to 1024: with fewer its time goes to
+    starting kernels; restarts and draws of a few samples share a batch.
+    """
+    if not inputs.is_cuda:
+        return 128
+    values = max(1, inputs.shape[1:].numel())
+    return min(1024, max(32, 2 ** ((1 << 22) // values).bit_length() // 2))
 
 
 def described(access: Access) -> str:

@@ -73,8 +73,8 @@ def assess(
     subject.task.check_targets(batch)
     with full_precision():
         defended, subject = subject.model, check_model(subject, batch)
-        batch = marked(subject, batch, device)
-        run = _in_memory(subject, batch, protocol, slots_for(device), identity.attack_seed, progress)
+        batch = marked(subject, batch)
+        run = _in_memory(subject, batch, protocol, slots_for(batch.inputs), identity.attack_seed, progress)
         access, facts, (outcome, findings, escalation) = run
         outcome, adversarials = certify(access.victim, batch, protocol, outcome, facts.ranked_budget)
         summary = Summary(access.victim, batch, subject.spec, outcome)

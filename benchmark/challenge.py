@@ -139,8 +139,10 @@ def _assess(
     points = submission.adversarials.to(device)
     check_ball(points, submission.sample_ids, balls(protocol.threat_model, challenge.budget, batch), challenge.budget)
     subject = check_model(subject, batch)
-    batch = marked(subject, batch, device)
-    victim = ModelVictim(subject.model, subject.task, slots=slots_for(device), randomness=subject.randomness, seed=0)
+    batch = marked(subject, batch)
+    victim = ModelVictim(
+        subject.model, subject.task, slots=slots_for(batch.inputs), randomness=subject.randomness, seed=0
+    )
     clean = judge_scores(victim, batch, FINAL)
     points, scores = _worse(victim, batch, points, clean)
     outcome = _outcome(challenge, subject, clean, scores, points, victim, time.perf_counter() - began)

@@ -116,7 +116,7 @@ class Verifier:
             raise _Skip("agrees with its sample table, but was made before adversarials were kept; run it again")
         subject, batch = self._subject(record), self._batch(record, table[SAMPLE_ID].to_numpy())
         with full_precision():
-            found = recompute(subject, batch, record, adversarials, self._place.device)
+            found = recompute(subject, batch, record, adversarials)
         problems = _differences(record, table, found)
         if problems:
             raise _Wrong("; ".join(problems))
@@ -176,7 +176,7 @@ def written_in_schema(store: RecordStore, key: str) -> int:
 
 
 def recompute(
-    subject: Subject, batch: Batch, record: EvaluationRecord, adversarials: Adversarials | None, device: str
+    subject: Subject, batch: Batch, record: EvaluationRecord, adversarials: Adversarials | None
 ) -> dict[str, np.ndarray]:
     """Returns the canonical scores of the originals and of the certified budgets, by the column of the sample table.
 
@@ -185,17 +185,16 @@ def recompute(
         batch: The samples, in the order of the sample table.
         record: The record.
         adversarials: Its certificates, or None where nobody attacked.
-        device: Torch device.
 
     Raises:
         _Wrong: An adversarial lies outside its ball or outside [0, 1].
     """
     subject = check_model(subject, batch)
-    batch = marked(subject, batch, device)
+    batch = marked(subject, batch)
     victim = ModelVictim(
         subject.model,
         subject.task,
-        slots=slots_for(device),
+        slots=slots_for(batch.inputs),
         randomness=subject.randomness,
         seed=record.attack_seed,
     )

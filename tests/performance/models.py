@@ -58,7 +58,7 @@ def fixed(*members: Member):
 
 def attacked(model: Subject, batch: Batch, rules: AttackProtocol, slots: int | None = None) -> tuple[Access, Outcome]:
     """Returns the access to a model and what the engine found."""
-    access, facts = access_to(model, batch, rules, slots=slots or slots_for("cpu"), seed=0)
+    access, facts = access_to(model, batch, rules, slots=slots or slots_for(batch.inputs), seed=0)
     return access, run_protocol(access, batch, rules, facts)
 
 

@@ -51,7 +51,7 @@ def bare_seconds(model: torch.nn.Module, batch: Batch) -> tuple[float, float]:
 def test_the_engine_takes_little_more_than_its_model(member):
     model, batch = subject("Madry2018PGDAT", "breastmnist", 128)
     rules, started = protocol(fixed(member), (BUDGET,)), time.process_time()
-    access, facts = access_to(model, batch, rules, slots=slots_for("cpu"), seed=0)
+    access, facts = access_to(model, batch, rules, slots=slots_for(batch.inputs), seed=0)
     prepared = time.process_time()
     done = run_protocol(access, batch, rules, facts).budgets[0].members[0]
     seconds = time.process_time() - prepared

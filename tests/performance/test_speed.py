@@ -50,7 +50,7 @@ def ours(model: Subject, batch: Batch, *, prepared: bool) -> tuple[torch.Tensor,
     ensemble = members(model.spec.n_classes)
     rules = protocol(fixed(*ensemble), (BUDGET,))
     started = time.process_time()
-    access, facts = access_to(model, batch, rules, slots=slots_for("cpu"), seed=0)
+    access, facts = access_to(model, batch, rules, slots=slots_for(batch.inputs), seed=0)
     if not prepared:
         access = Access(victim=access.victim, search=access.victim)
     outcome = run_protocol(access, batch, rules, facts).budgets[0]
