@@ -100,6 +100,8 @@ def _lowered(fast: fx.GraphModule) -> nn.Module:
     stages = [name for name in used if hasattr(copied.get_submodule(name), "bpda_twin")]
     for name in {*layers[:1], *layers[-1:], *stages}:
         copied.set_submodule(name, _FullPrecision(copied.get_submodule(name)))
+    for name in {*layers} - {*layers[:1], *layers[-1:]}:  # once, not in every pass
+        copied.get_submodule(name).to(torch.bfloat16)
     return _LowPrecision(copied).eval()
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from attacks.prepare import is_low_precision, prepare
 from attacks.queries import Spent
-from attacks.steady import fewest_steady_rows
+from attacks.steady import fewest_steady_doublings, fewest_steady_rows
 from attacks.victim import Access, ModelVictim
 from datasets.batch import Batch
 from datasets.tasks.base import Task
@@ -31,6 +31,10 @@ class Subject:
     twin: nn.Module | None = None
     """The undefended model of the same data set and seed, or None."""
 
+    def slots(self, batch: Batch) -> int:
+        """Returns the rows of a physical batch of these samples."""
+        return slots_for(batch.inputs, self.randomness)
+
 
 def access_to(
     subject: Subject, batch: Batch, protocol: AttackProtocol, *, slots: int, seed: int
@@ -50,6 +54,8 @@ def access_to(
         made = ModelVictim(model, subject.task, slots=slots, randomness=randomness, seed=seed, spent=spent, **options)
         if protocol.budgets:
             made.fewest = fewest_steady_rows(made, batch)
+            made.doubles = made.fewest == slots
+            made.fewest = fewest_steady_doublings(made, batch) if made.doubles else made.fewest
         return made
 
     def fastest(model: nn.Module, *, low_precision: bool = True) -> nn.Module | None:
@@ -90,20 +96,21 @@ def marked(subject: Subject, batch: Batch) -> Batch:
     """Returns the batch with the false alarms of a detector on its unchanged images; of other models as it is."""
     if not hasattr(subject.task, "mark"):
         return batch
-    victim = ModelVictim(subject.model, subject.task, slots=slots_for(batch.inputs), randomness=subject.randomness)
+    victim = ModelVictim(subject.model, subject.task, slots=subject.slots(batch), randomness=subject.randomness)
     return subject.task.mark(victim.outputs(batch), batch)
 
 
-def slots_for(inputs: Tensor) -> int:
+def slots_for(inputs: Tensor, randomness: Randomness = Randomness.NONE) -> int:
     """Returns the rows of a physical batch of such inputs, (N, ...): where a row is cheapest on their device.
 
-    A CPU is filled by 128. A GPU takes as many as hold 4 million values, up to 1024: with fewer its time goes to
-    starting kernels; restarts and draws of a few samples share a batch.
+    A CPU is filled by 128. A GPU takes 256, or as many as hold 4 million values; with draws that share a batch, up to
+    twice as many.
     """
     if not inputs.is_cuda:
         return 128
+    most = 256 if randomness is Randomness.NONE else 512
     values = max(1, inputs.shape[1:].numel())
-    return min(1024, max(32, 2 ** ((1 << 22) // values).bit_length() // 2))
+    return min(most, max(32, 2 ** ((1 << 22) // values).bit_length() // 2))
 
 
 def described(access: Access) -> str:

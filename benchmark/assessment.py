@@ -19,7 +19,7 @@ from attacks.soundness.escalation import Escalation
 from attacks.soundness.examination import examine
 from attacks.soundness.finding import Finding
 from attacks.victim import Access
-from benchmark.access import Subject, access_to, described, marked, slots_for
+from benchmark.access import Subject, access_to, described, marked
 from benchmark.environment import provenance
 from benchmark.measure import model_cost, peak_memory_mb
 from benchmark.restoration import with_restored_images
@@ -74,7 +74,7 @@ def assess(
     with full_precision():
         defended, subject = subject.model, check_model(subject, batch)
         batch = marked(subject, batch)
-        run = _in_memory(subject, batch, protocol, slots_for(batch.inputs), identity.attack_seed, progress)
+        run = _in_memory(subject, batch, protocol, subject.slots(batch), identity.attack_seed, progress)
         access, facts, (outcome, findings, escalation) = run
         outcome, adversarials = certify(access.victim, batch, protocol, outcome, facts.ranked_budget)
         summary = Summary(access.victim, batch, subject.spec, outcome)

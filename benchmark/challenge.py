@@ -14,7 +14,7 @@ from torch import Tensor
 from attacks.engine import BudgetOutcome, MemberOutcome, Outcome
 from attacks.judging import FINAL, SELECTION, judge_scores
 from attacks.victim import ModelVictim
-from benchmark.access import Subject, marked, slots_for
+from benchmark.access import Subject, marked
 from benchmark.assessment import check_model, full_precision
 from benchmark.cells import key_digest
 from benchmark.environment import provenance
@@ -140,9 +140,7 @@ def _assess(
     check_ball(points, submission.sample_ids, balls(protocol.threat_model, challenge.budget, batch), challenge.budget)
     subject = check_model(subject, batch)
     batch = marked(subject, batch)
-    victim = ModelVictim(
-        subject.model, subject.task, slots=slots_for(batch.inputs), randomness=subject.randomness, seed=0
-    )
+    victim = ModelVictim(subject.model, subject.task, slots=subject.slots(batch), randomness=subject.randomness, seed=0)
     clean = judge_scores(victim, batch, FINAL)
     points, scores = _worse(victim, batch, points, clean)
     outcome = _outcome(challenge, subject, clean, scores, points, victim, time.perf_counter() - began)

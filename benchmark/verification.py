@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from attacks.judging import FINAL, judge_scores
+from attacks.judging import FINAL
 from attacks.victim import ModelVictim
-from benchmark.access import Subject, marked, slots_for
+from benchmark.access import Subject, marked
 from benchmark.assessment import check_model, full_precision
 from benchmark.evaluation_cell import load_dataset
 from benchmark.obstacles import base_chain, needs_weights
 from benchmark.oracles import seen_by
+from benchmark.rounding import judge_with_doubt, usual_spread
 from benchmark.stored_adversarials import balls, stored_points, take
 from benchmark.weights import current_weights
 from datasets.batch import Batch
@@ -33,7 +34,7 @@ from results.statistics import is_binary
 from results.store import RecordStore
 
 TOLERANCE = 1e-4
-"""By how much a graded score may differ from the record's; 0/1 scores of a defense without noise may not."""
+"""By how much a graded score may differ from the record's; 0/1 scores only where rounding decides them."""
 
 
 CERTIFIED_SINCE = 2
@@ -175,9 +176,19 @@ def written_in_schema(store: RecordStore, key: str) -> int:
     return int(json.loads(store.path_of(key).read_text(encoding="utf-8"))["schema"])
 
 
+@dataclass(frozen=True)
+class Recomputed:
+    """Scores of all samples, and by how much another device may find them otherwise."""
+
+    scores: np.ndarray
+    """float32 (n,)."""
+    doubt: np.ndarray
+    """float32 (n,): share of the draws, 0 or 1 without noise, that the rounding of float32 decides."""
+
+
 def recompute(
     subject: Subject, batch: Batch, record: EvaluationRecord, adversarials: Adversarials | None
-) -> dict[str, np.ndarray]:
+) -> dict[str, Recomputed]:
     """Returns the canonical scores of the originals and of the certified budgets, by the column of the sample table.
 
     Args:
@@ -194,26 +205,34 @@ def recompute(
     victim = ModelVictim(
         subject.model,
         subject.task,
-        slots=slots_for(batch.inputs),
+        slots=subject.slots(batch),
         randomness=subject.randomness,
         seed=record.attack_seed,
     )
-    clean = judge_scores(victim, batch, FINAL).cpu().numpy()
+    spread = usual_spread(victim, batch)
+    clean = _judged(victim, batch, spread)
     found = {CLEAN: clean}
     if adversarials is None:
         return found
-    scores = _adversarial_scores(victim, batch, record, adversarials)
+    attacked = _attacked(victim, batch, record, adversarials, spread)
     for index in adversarials.certified:
         place = adversarials.holding(batch.sample_ids.cpu().numpy(), index)
-        attacked = np.where(place < 0, clean, scores[place] if len(scores) else clean)
-        found[score_column(index)] = attacked if stochastic(record) else np.minimum(clean, attacked)
+        held, bare = attacked if len(attacked.scores) else clean, place < 0
+        scores = np.where(bare, clean.scores, held.scores[place])
+        scores = scores if stochastic(record) else np.minimum(clean.scores, scores)
+        doubt = np.where(bare, clean.doubt, np.maximum(clean.doubt, held.doubt[place]))
+        found[score_column(index)] = Recomputed(scores, doubt)
     return found
 
 
-def _adversarial_scores(victim: ModelVictim, batch: Batch, record: EvaluationRecord, adversarials) -> np.ndarray:
-    """Returns the canonical score of each adversarial, float32 (m,)."""
+def _judged(victim: ModelVictim, batch: Batch, spread: float) -> Recomputed:
+    return Recomputed(*(part.cpu().numpy() for part in judge_with_doubt(victim, batch, FINAL, spread)))
+
+
+def _attacked(victim: ModelVictim, batch: Batch, record: EvaluationRecord, adversarials, spread: float) -> Recomputed:
+    """Returns the canonical score of each adversarial."""
     row_of = {int(sample): row for row, sample in enumerate(batch.sample_ids.tolist())}
-    scores = np.zeros(len(adversarials), dtype=np.float32)
+    scores, doubt = np.zeros((2, len(adversarials)), dtype=np.float32)
     for index, result in enumerate(record.budgets):
         places = np.flatnonzero(adversarials.budgets == index)
         if not len(places):
@@ -229,17 +248,18 @@ def _adversarial_scores(victim: ModelVictim, batch: Batch, record: EvaluationRec
         if len(outside):
             sample = int(part.sample_ids[outside[0]])
             raise _Wrong(f"{len(outside)} adversarials lie outside {budget.label}, the first one of sample {sample}")
-        scores[places] = judge_scores(victim, part.with_inputs(points), FINAL).cpu().numpy()
-    return scores
+        judged = _judged(victim, part.with_inputs(points), spread)
+        scores[places], doubt[places] = judged.scores, judged.doubt
+    return Recomputed(scores, doubt)
 
 
-def _differences(record: EvaluationRecord, table, found: dict[str, np.ndarray]) -> list[str]:
+def _differences(record: EvaluationRecord, table, found: dict[str, Recomputed]) -> list[str]:
     """Returns the columns whose recomputed scores are not those of the sample table."""
     problems = []
-    for column, scores in found.items():
-        stated = table[column].to_numpy(np.float64)
+    for column, recomputed in found.items():
+        scores, stated = recomputed.scores, table[column].to_numpy(np.float64)
         exact = is_binary(stated) and is_binary(scores) and not stochastic(record)
-        wrong = ~(np.abs(scores - stated) <= (0 if exact else TOLERANCE))
+        wrong = ~(np.abs(scores - stated) <= (0 if exact else TOLERANCE) + recomputed.doubt)
         if wrong.any():
             first = int(np.flatnonzero(wrong)[0])
             at = "clean" if column == CLEAN else as_budget(record.budgets[int(column.split("_")[1])].budget).label
