@@ -73,6 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     try:
         args = parser().parse_args(argv)
+        args.words = tuple(sys.argv[1:] if argv is None else argv)
         code = args.execute(args)
         sys.stdout.flush()
         return code

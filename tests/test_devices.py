@@ -64,7 +64,7 @@ def test_a_whole_cell_stays_on_its_device(name, protocol):
         twin=on_device(cnn(2, seed=1)),
     )
     with DeviceTracker() as tracker:
-        access, facts = access_to(subject, batch, rules, slots=16, seed=0)
+        access, facts = access_to(subject, batch, rules, slots=512, seed=0)
         outcome = run_protocol(access, batch, rules, facts)
         outcome, findings, _ = examine(access, batch, rules, facts, outcome)
         outcome, _ = certify(access.victim, batch, rules, outcome, ranked)

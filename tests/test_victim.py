@@ -323,3 +323,34 @@ def test_a_frozen_draw_sees_one_draw_only():
     assert torch.equal(frozen.outputs(batch, draws(batch, 3)), frozen.outputs(batch, draws(batch, 9)))
     assert torch.equal(frozen.outputs(batch, draws(batch, 3)), free.outputs(batch, draws(batch, 0)))
     assert not torch.equal(free.outputs(batch, draws(batch, 3)), free.outputs(batch, draws(batch, 9)))
+
+
+@pytest.mark.parametrize("pooled", [False, True])
+def test_draws_of_a_few_rows_share_a_physical_batch(pooled):
+    """With slots for all draws the model runs once where it ran draw by draw, and the answer is the same."""
+    base, sizes = linear(3), []
+
+    class Watched(NoisyInput):
+        def forward(self, inputs):
+            sizes.append(len(inputs))
+            return super().forward(inputs)
+
+    batch = batch_for(base, images(3))
+    wanted = Draws(torch.full_like(batch.sample_ids, 7), 5, pooled=pooled)
+    answers = {
+        slots: ask(victim(Watched(base), Randomness.SAMPLE, slots=slots), batch, draws=wanted) for slots in (3, 7, 64)
+    }
+    passes = {3: [3] * 5, 7: [7] * 3, 64: [64]}
+    assert sizes == [size for slots in (3, 7, 64) for size in passes[slots] * (2 if pooled else 1)]
+    for slots in (7, 64):
+        for one, other in zip(answers[slots], answers[3], strict=True):
+            assert torch.allclose(one, other, atol=1e-6)
+
+
+def test_random_weights_never_share_a_batch():
+    base = linear(3)
+    batch, target = batch_for(base, images(3)), victim(RandomWeights(base, 0.5), Randomness.MODEL, slots=64)
+    mean = ask(target, batch, draws=draws(batch, 2, 3)).objective
+    singles = torch.stack([ask(target, batch, draws=draws(batch, 2 + k)).objective for k in range(3)])
+    assert torch.allclose(mean, singles.mean(0), atol=1e-5)
+    assert not torch.allclose(singles[0], singles[1])

@@ -18,7 +18,7 @@ from benchmark.commands.options import (
 
 if TYPE_CHECKING:
     from benchmark.plan import Plan
-    from benchmark.runner import Outcome
+    from benchmark.runner import Outcome, Run
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C."""
@@ -31,7 +31,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         "run",
         "train and evaluate what a suite names; finished cells are not repeated",
         "--suite smoke\n"
-        "--suite lite --dataset breastmnist --seeds 0,1,2\n"
+        "--suite lite --dataset breastmnist --seeds 0,1,2 --jobs 2\n"
         "--suite full --task segmentation --dry-run\n"
         "--suite lite --entries my_defense.py --defense MyDefense --results my_results",
     )
@@ -53,6 +53,13 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     add_data(parser)
     add_results(parser)
     add_entries(parser)
+    parser.add_argument(
+        "--jobs",
+        metavar="N",
+        type=whole_number,
+        default=1,
+        help="cells computed side by side, in processes that share the cores or the GPU (default: 1)",
+    )
     parser.add_argument("--dry-run", action="store_true", help="print the plan, with skips and an estimate, and stop")
     parser.add_argument("--retry-failed", action="store_true", help="repeat cells that failed in an earlier run")
     parser.add_argument("--quiet", action="store_true", help="no progress, only the summary")
@@ -82,7 +89,7 @@ def execute(args: argparse.Namespace) -> int:
         return 0
     run = Run(plan, store, work, costs, retry_failed=args.retry_failed, quiet=args.quiet)
     try:
-        run.walk()
+        _walk(run, args)
     except KeyboardInterrupt:
         print(
             f"interrupted after {len(run.outcome.done)} finished evaluations; nothing is half-written: "
@@ -92,6 +99,22 @@ def execute(args: argparse.Namespace) -> int:
         return INTERRUPTED
     print(_summary(plan, run.outcome, args))
     return run.outcome.exit_code
+
+
+def _walk(run: Run, args: argparse.Namespace) -> None:
+    """Works through the plan, with helpers where asked for; all share the cores of the machine evenly."""
+    from benchmark.helpers import end_with_parent, helpers
+
+    end_with_parent()
+    if args.jobs == 1:
+        run.walk()
+        return
+    import torch
+
+    threads = max(1, torch.get_num_threads() // args.jobs)
+    torch.set_num_threads(threads)
+    with helpers(args.words, args.jobs - 1, threads):
+        run.walk()
 
 
 def _plan(args: argparse.Namespace) -> Plan:

@@ -1,0 +1,58 @@
+"""Further processes that work through the same plan: the results folder keeps two of them off one cell."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from registry import ROOT
+
+PARENT = "MEDROBUST_HELPS"
+"""Environment variable of a helper: the process that it helps."""
+LOOK = 1.0
+"""Seconds between two looks whether that process still lives."""
+
+
+@contextmanager
+def helpers(words: Sequence[str], count: int, threads: int) -> Iterator[None]:
+    """Runs `count` further processes of a command while active, each with so many threads.
+
+    They take cells that nobody works on, and end here, when the plan is done or the run is interrupted. What a helper
+    leaves unfinished then was finished by another process, or is done again by the next run.
+
+    Args:
+        words: The command line after `python -m benchmark`.
+        count: Number of processes beside this one.
+        threads: Threads of each on a CPU.
+    """
+    paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads), PARENT: str(os.getpid()), "PYTHONPATH": paths}
+    command = [sys.executable, "-m", "benchmark", *words, "--jobs", "1", "--quiet"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "stdin": subprocess.DEVNULL}
+    running = [subprocess.Popen(command, env=environment, **quiet) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for process in running:
+            process.terminate()
+        for process in running:
+            process.wait()
+
+
+def end_with_parent() -> None:
+    """Ends this process soon after the one that it helps has died; does nothing in any other process."""
+    parent = os.environ.get(PARENT)
+    if parent is None:
+        return
+
+    def look() -> None:
+        while os.getppid() == int(parent):
+            time.sleep(LOOK)
+        os._exit(1)
+
+    threading.Thread(target=look, daemon=True).start()
