@@ -119,7 +119,7 @@ def _row(cells: Sequence[Cell], scores: ContestScores, budget: Budget, baseline:
 
 def _status(cells: Sequence[Cell], scores: ContestScores, budget: Budget) -> tuple[VerdictStatus, tuple[str, ...]]:
     """Returns the verdict on a row, or unverified where it was not scored on the samples of the full rows."""
-    found = verdict([cell.record for cell in cells], budget)
+    found = verdict([cell.record for cell in cells], budget, tried=[scores.tried(cell) for cell in cells])
     name = cells[0].defense.name
     own = scores.of(name)
     if own is None:

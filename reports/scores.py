@@ -87,6 +87,10 @@ class ContestScores:
         found = self._entrants[name]
         return found is not None and np.array_equal(found.sample_ids, self.sample_ids)
 
+    def tried(self, cell: Cell) -> frozenset[str]:
+        """Returns the names of the other protocols that attacked a cell's weights in the same balls."""
+        return frozenset(rival.protocol for rival in self._rivals[_weights(cell)] if rival.seed == cell.seed)
+
     def estimate(self, name: str, kind: str, budget: str = "") -> Estimate | None:
         """Returns mean and interval of the per-sample means over seeds, or None where the row is not complete.
 

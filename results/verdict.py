@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -29,6 +29,9 @@ PROBES = frozenset(
 
 UNDECLARED = frozenset({"stateful", "train-mode", "stochastic-undeclared"})
 """Flags after which a number means nothing, neither high nor low."""
+
+ADAPTIVE = {"purification": "adaptive:purifier", "noise injection": "adaptive:eot-sweep"}
+"""The protocol that knows the trick of a family; without it a number of theirs is an upper bound."""
 
 CERTAINLY_BROKEN = 0.01
 """Robust score up to which flags have no say: they can only mean that a number is too high."""
@@ -65,13 +68,17 @@ class _Facts:
     result: BudgetResult | None
     planned: tuple[str, ...]
     """Members that must have run."""
+    tried: Collection[str] | None
+    """Protocols that attacked the same weights; None where nobody asks."""
 
     @property
     def red(self) -> tuple[Flag, ...]:
         return tuple(flag for flag in self.record.flags if flag.red)
 
 
-def verdict(records: Sequence[EvaluationRecord], budget: Budget | Card) -> Verdict:
+def verdict(
+    records: Sequence[EvaluationRecord], budget: Budget | Card, *, tried: Sequence[Collection[str]] | None = None
+) -> Verdict:
     """Returns how far the number of one row may be trusted.
 
     Each record is judged by the first rule that matches; the row gets the worst status of its records, with all
@@ -81,6 +88,8 @@ def verdict(records: Sequence[EvaluationRecord], budget: Budget | Card) -> Verdi
     Args:
         records: The ranked protocol's records of one row: one per training seed.
         budget: The ranked budget, as a value or as its card.
+        tried: For each record, the names of the protocols that attacked the same weights; None where it is no matter
+            whether the adaptive ones were among them.
     """
     if not records:
         return Verdict(status=VerdictStatus.UNVERIFIED, reasons=("not evaluated yet",), flags=())
@@ -88,7 +97,8 @@ def verdict(records: Sequence[EvaluationRecord], budget: Budget | Card) -> Verdi
     results = [_result(record, budget) for record in records]
     union = tuple(dict.fromkeys(name for result in results if result for name in _planned(result)))
     all_facts = [
-        _Facts(record=record, result=result, planned=union) for record, result in zip(records, results, strict=True)
+        _Facts(record=record, result=result, planned=union, tried=names)
+        for record, result, names in zip(records, results, tried or [None] * len(records), strict=True)
     ]
     judged = [_judge(facts, budget) for facts in all_facts]
     status = max((status for status, _ in judged), key=list(VerdictStatus).index)
@@ -174,6 +184,18 @@ def _elsewhere(facts: _Facts, budget: Budget) -> Iterable[str]:
     yield f"the escalation ran at {where} only, and lowered the score there by {fall:.1%}"
 
 
+def _not_adapted(facts: _Facts, budget: Budget) -> Iterable[str]:
+    """Defenses with a trick of their own, before the protocol that knows it has attacked them."""
+    defense = facts.record.defense
+    needed = ADAPTIVE.get(defense.get("family"))
+    deterministic_noise = defense.get("family") == "noise injection" and defense["randomness"] == "none"
+    if facts.tried is None or needed is None or needed in facts.tried or deterministic_noise:
+        return
+    if facts.result.metrics["robust"].value > CERTAINLY_BROKEN:
+        options = f"--dataset {facts.record.dataset['name']} --defense {defense['name']} --protocol {needed}"
+        yield f"{needed}, which knows its trick, has not attacked it: python -m benchmark run --suite full {options}"
+
+
 def _escalated(facts: _Facts, budget: Budget) -> Iterable[str]:
     escalation = facts.record.escalation
     if escalation is not None:
@@ -194,6 +216,7 @@ _RULES: tuple[tuple[_Rule, VerdictStatus], ...] = (
     (_unfinished, VerdictStatus.UNVERIFIED),
     (_persisting, VerdictStatus.CONTESTED),
     (_elsewhere, VerdictStatus.CONTESTED),
+    (_not_adapted, VerdictStatus.CONTESTED),
     (_escalated, VerdictStatus.VERIFIED),
 )
 

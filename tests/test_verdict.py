@@ -47,6 +47,30 @@ def _with_members(**changes: object) -> EvaluationRecord:
     return _record(budgets=(replace(budget, members=(budget.members[0], replace(budget.members[1], **changes))),))
 
 
+def _of_family(family: str, randomness: str = "none", robust: float = 0.25) -> EvaluationRecord:
+    record = _record(robust)
+    return replace(record, defense={**record.defense, "family": family, "randomness": randomness})
+
+
+@pytest.mark.parametrize(
+    ("record", "tried", "status"),
+    [
+        pytest.param(_of_family("purification"), {"paper:tsai"}, VerdictStatus.CONTESTED, id="purifier"),
+        pytest.param(_of_family("purification"), {"adaptive:purifier"}, VerdictStatus.VERIFIED, id="adapted purifier"),
+        pytest.param(_of_family("purification"), None, VerdictStatus.VERIFIED, id="nobody asks"),
+        pytest.param(_of_family("purification", robust=0.0), set(), VerdictStatus.VERIFIED, id="broken anyway"),
+        pytest.param(_of_family("noise injection", "sample"), set(), VerdictStatus.CONTESTED, id="noise"),
+        pytest.param(_of_family("noise injection"), set(), VerdictStatus.VERIFIED, id="noise off"),
+        pytest.param(_of_family("adversarial training"), set(), VerdictStatus.VERIFIED, id="no trick"),
+    ],
+)
+def test_a_defense_with_a_trick_needs_the_protocol_that_knows_it(record, tried, status):
+    found = verdict([record], RANKED, tried=None if tried is None else [tried])
+    assert found.status is status
+    if status is VerdictStatus.CONTESTED:
+        assert "--defense" in found.reasons[0] and "adaptive:" in found.reasons[0]
+
+
 FAILED = _record(
     status=RecordStatus.FAILED, budgets=(), failure=Failure(kind="MemoryError", message="too large", traceback="")
 )
