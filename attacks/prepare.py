@@ -98,9 +98,10 @@ def _lowered(fast: fx.GraphModule) -> nn.Module:
     used = [node.target for node in copied.graph.nodes if node.op == "call_module"]
     layers = [name for name in used if isinstance(copied.get_submodule(name), (nn.Conv2d, nn.Linear))]
     stages = [name for name in used if hasattr(copied.get_submodule(name), "bpda_twin")]
-    for name in {*layers[:1], *layers[-1:], *stages}:
+    kept = {*layers[:1], *layers[-1:], *stages}
+    for name in kept:
         copied.set_submodule(name, _FullPrecision(copied.get_submodule(name)))
-    for name in {*layers} - {*layers[:1], *layers[-1:]}:  # once, not in every pass
+    for name in {*layers} - kept:  # once, not in every pass
         copied.get_submodule(name).to(torch.bfloat16)
     return _LowPrecision(copied).eval()
 

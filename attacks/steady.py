@@ -28,32 +28,15 @@ def fewest_steady_rows(victim: ModelVictim, batch: Batch) -> int:
         batch: Some samples; they are repeated until all slots are filled.
     """
     slots = victim.slots
-    sizes = {size for size in (*PROBED, slots // 2, slots - 1) if FEWEST_ROWS <= size < slots}
-    unsteady = _largest_unsteady(victim, batch, sizes)
-    return min(slots, 2 ** unsteady.bit_length()) if unsteady else FEWEST_ROWS
-
-
-def fewest_steady_doublings(victim: ModelVictim, batch: Batch) -> int:
-    """Returns the smallest power of two of rows that gives the same bits as all larger ones up to all slots.
-
-    On a GPU kernels are chosen by the number of rows, and few odd numbers get those of a full batch.
-
-    Args:
-        victim: What is to be queried; its slots are a power of two.
-        batch: Some samples.
-    """
-    sizes = {1 << power for power in range(1, victim.slots.bit_length() - 1)}
-    return 2 * _largest_unsteady(victim, batch, sizes) or FEWEST_ROWS
-
-
-def _largest_unsteady(victim: ModelVictim, batch: Batch, sizes: set[int]) -> int:
-    """Returns the largest of these sizes whose rows differ from those of a full batch, 0 where none does."""
-    full = batch.take(torch.arange(victim.slots, device=batch.inputs.device) % len(batch))
-    probe = ModelVictim(copy.deepcopy(victim.model), victim.task, slots=victim.slots, randomness=victim.randomness)
+    full = batch.take(torch.arange(slots, device=batch.inputs.device) % len(batch))
+    probe = ModelVictim(copy.deepcopy(victim.model), victim.task, slots=slots, randomness=victim.randomness)
     probe.fewest = FEWEST_ROWS
     whole = _answer(probe, full)
-    different = (s for s in sorted(sizes, reverse=True) if not _same(_answer(probe, full.take(slice(0, s))), whole, s))
-    return next(different, 0)
+    sizes = sorted({size for size in (*PROBED, slots // 2, slots - 1) if FEWEST_ROWS <= size < slots}, reverse=True)
+    for size in sizes:
+        if not _same(_answer(probe, full.take(slice(0, size))), whole, size):
+            return min(slots, 2 ** size.bit_length())
+    return FEWEST_ROWS
 
 
 def _answer(victim: ModelVictim, batch: Batch) -> Answer:

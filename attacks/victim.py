@@ -74,8 +74,6 @@ class ModelVictim:
         self.task = task
         self.slots = slots
         self.fewest = slots if fewest is None else min(fewest, slots)
-        self.doubles = False
-        """Whether short batches are filled up to `fewest` rows, twice as many and so on, not to `fewest` alone."""
         self.randomness = randomness
         self.spent = spent or Spent()
         self._frozen_draw = frozen_draw
@@ -186,7 +184,6 @@ class ModelVictim:
     def _fill(self, batch: Batch) -> Batch:
         """Returns the batch with at least as many rows as the shortest physical one has."""
         rows = max(len(batch), self.fewest)
-        rows = min(self.slots, 1 << (rows - 1).bit_length()) if self.doubles else rows
         return batch if len(batch) == rows else batch.take(_padding(len(batch), rows, batch.inputs.device))
 
     def _chunks(self, batch: Batch, draws: Draws | None) -> Iterator[tuple[Batch, Tensor | None]]:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from attacks.prepare import is_low_precision, prepare
 from attacks.queries import Spent
-from attacks.steady import fewest_steady_doublings, fewest_steady_rows
+from attacks.steady import fewest_steady_rows
 from attacks.victim import Access, ModelVictim
 from datasets.batch import Batch
 from datasets.tasks.base import Task
@@ -54,8 +54,6 @@ def access_to(
         made = ModelVictim(model, subject.task, slots=slots, randomness=randomness, seed=seed, spent=spent, **options)
         if protocol.budgets:
             made.fewest = fewest_steady_rows(made, batch)
-            made.doubles = made.fewest == slots
-            made.fewest = fewest_steady_doublings(made, batch) if made.doubles else made.fewest
         return made
 
     def fastest(model: nn.Module, *, low_precision: bool = True) -> nn.Module | None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from typing import TextIO
 
 from registry import ROOT
 
@@ -23,7 +25,8 @@ def helpers(words: Sequence[str], count: int, threads: int) -> Iterator[None]:
     """Runs `count` further processes of a command while active, each with so many threads.
 
     They take cells that nobody works on, and end here, when the plan is done or the run is interrupted. What a helper
-    leaves unfinished then was finished by another process, or is done again by the next run.
+    leaves unfinished then was finished by another process, or is done again by the next run. Cells that failed in an
+    earlier run are repeated by this process alone: a helper could not tell that failure from a new one.
 
     Args:
         words: The command line after `python -m benchmark`.
@@ -32,16 +35,29 @@ def helpers(words: Sequence[str], count: int, threads: int) -> Iterator[None]:
     """
     paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), PARENT: str(os.getpid()), "PYTHONPATH": paths}
+    words = [word for word in words if word != "--retry-failed"]
     command = [sys.executable, "-m", "benchmark", *words, "--jobs", "1", "--quiet"]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "stdin": subprocess.DEVNULL}
-    running = [subprocess.Popen(command, env=environment, **quiet) for _ in range(count)]
-    try:
-        yield
-    finally:
-        for process in running:
-            process.terminate()
-        for process in running:
-            process.wait()
+    with ExitStack() as files:
+        said = [files.enter_context(tempfile.TemporaryFile("w+")) for _ in range(count)]
+        quiet = {"stdout": subprocess.DEVNULL, "stdin": subprocess.DEVNULL, "env": environment}
+        running = [subprocess.Popen(command, stderr=file, **quiet) for file in said]
+        try:
+            yield
+        finally:
+            for process, file in zip(running, said, strict=True):
+                _tell_of_a_death(process, file)
+                process.terminate()
+            for process in running:
+                process.wait()
+
+
+def _tell_of_a_death(process: subprocess.Popen, said: TextIO) -> None:
+    """Says on standard error that a helper ended otherwise than with all cells done or one failed."""
+    if process.poll() in (None, 0, 1):
+        return
+    said.seek(0)
+    last = (said.read().strip().splitlines() or ["no message"])[-1]
+    print(f"a helper of this run ended with code {process.returncode}: {last}", file=sys.stderr)
 
 
 def end_with_parent() -> None:

@@ -11,7 +11,7 @@ from attacks.judging import FINAL
 from attacks.victim import ModelVictim
 from benchmark.access import Subject, marked
 from benchmark.assessment import check_model
-from benchmark.rounding import judge_with_doubt, usual_spread
+from benchmark.rounding import judge_with_doubt, usual_margin
 from benchmark.stored_adversarials import balls, stored_points, take
 from datasets.batch import Batch
 from results.adversarials import Adversarials
@@ -32,7 +32,7 @@ class Recomputed:
     scores: np.ndarray
     """float32 (n,)."""
     doubt: np.ndarray
-    """float32 (n,): share of the draws, 0 or 1 without noise, that the rounding of float32 decides."""
+    """float32 (n,): share of the score that the rounding of float32 decides, 0 or 1 without noise."""
 
 
 def recompute(
@@ -58,27 +58,28 @@ def recompute(
         randomness=subject.randomness,
         seed=record.attack_seed,
     )
-    spread = usual_spread(victim, batch)
-    clean = _judged(victim, batch, spread)
+    usual = usual_margin(victim, batch)
+    clean = _judged(victim, batch, usual)
     found = {CLEAN: clean}
     if adversarials is None:
         return found
-    attacked = _attacked(victim, batch, record, adversarials, spread)
+    attacked = _attacked(victim, batch, record, adversarials, usual)
     for index in adversarials.certified:
         place = adversarials.holding(batch.sample_ids.cpu().numpy(), index)
         held, bare = attacked if len(attacked.scores) else clean, place < 0
         scores = np.where(bare, clean.scores, held.scores[place])
         scores = scores if stochastic(record) else np.minimum(clean.scores, scores)
-        doubt = np.where(bare, clean.doubt, np.maximum(clean.doubt, held.doubt[place]))
+        doubt = held.doubt[place] if stochastic(record) else np.maximum(clean.doubt, held.doubt[place])
+        doubt = np.where(bare, clean.doubt, doubt)
         found[score_column(index)] = Recomputed(scores, doubt)
     return found
 
 
-def _judged(victim: ModelVictim, batch: Batch, spread: float) -> Recomputed:
-    return Recomputed(*(part.cpu().numpy() for part in judge_with_doubt(victim, batch, FINAL, spread)))
+def _judged(victim: ModelVictim, batch: Batch, usual: float) -> Recomputed:
+    return Recomputed(*(part.cpu().numpy() for part in judge_with_doubt(victim, batch, FINAL, usual)))
 
 
-def _attacked(victim: ModelVictim, batch: Batch, record: EvaluationRecord, adversarials, spread: float) -> Recomputed:
+def _attacked(victim: ModelVictim, batch: Batch, record: EvaluationRecord, adversarials, usual: float) -> Recomputed:
     """Returns the canonical score of each adversarial."""
     row_of = {int(sample): row for row, sample in enumerate(batch.sample_ids.tolist())}
     scores, doubt = np.zeros((2, len(adversarials)), dtype=np.float32)
@@ -101,6 +102,6 @@ def _attacked(victim: ModelVictim, batch: Batch, record: EvaluationRecord, adver
             raise WrongRecord(
                 f"{len(outside)} adversarials lie outside {budget.label}, the first one of sample {sample}"
             )
-        judged = _judged(victim, part.with_inputs(points), spread)
+        judged = _judged(victim, part.with_inputs(points), usual)
         scores[places], doubt[places] = judged.scores, judged.doubt
     return Recomputed(scores, doubt)

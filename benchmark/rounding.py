@@ -9,42 +9,49 @@ from attacks.judging import Judgement
 from attacks.queries import Draws
 from attacks.victim import ModelVictim
 from datasets.batch import Batch
-from datasets.tasks.base import Outputs
+from datasets.tasks.base import Outputs, Task
 from registry import Randomness
 
 ROUNDING = 1e-4
-"""Difference of the two largest logits, relative to their usual spread, that another device may turn round."""
+"""Margin of a decision, relative to the usual one, that another device may turn round."""
 
 
-def judge_with_doubt(judge: ModelVictim, batch: Batch, judgement: Judgement, spread: float) -> tuple[Tensor, Tensor]:
-    """Returns the canonical score of each row and the share of its draws that rounding may decide: (N,), (N,).
+def judge_with_doubt(judge: ModelVictim, batch: Batch, judgement: Judgement, usual: float) -> tuple[Tensor, Tensor]:
+    """Returns the canonical score of each row and the share of it that rounding may decide: (N,), (N,).
 
     Args:
         judge: The defended model.
         batch: Rows to score.
         judgement: Draws of a stochastic defense.
-        spread: From `usual_spread`.
+        usual: From `usual_margin`.
     """
     draws = None
     if judge.randomness is not Randomness.NONE:
         draws = Draws(torch.full_like(batch.sample_ids, judgement.first), judgement.count)
 
     def doubtful(outputs: Outputs, rows: Batch, progress: Tensor) -> Tensor:
-        if not _is_logits(outputs):
-            return torch.zeros_like(progress)
-        largest = outputs.topk(2, dim=1).values
-        return (largest[:, 0] - largest[:, 1] <= ROUNDING * spread).to(progress.dtype)
+        margins = decision_margins(outputs, judge.task)
+        return torch.zeros_like(progress) if margins is None else (margins < ROUNDING * usual).to(progress).mean(1)
 
     progress = torch.zeros(len(batch), device=batch.inputs.device)
     answer = judge.answer(batch, doubtful, progress, gradient=False, draws=draws)
     return answer.score, answer.objective
 
 
-def usual_spread(judge: ModelVictim, batch: Batch) -> float:
-    """Returns the median difference between the largest and the smallest logit of a row; 0 where there are none."""
-    outputs = judge.outputs(batch)
-    return float((outputs.amax(1) - outputs.amin(1)).median()) if _is_logits(outputs) else 0.0
+def usual_margin(judge: ModelVictim, batch: Batch) -> float:
+    """Returns the median margin of a model's decisions; 0 where its outputs are no logits."""
+    margins = decision_margins(judge.outputs(batch), judge.task)
+    return 0.0 if margins is None else float(margins.median())
 
 
-def _is_logits(outputs: Outputs) -> bool:
-    return isinstance(outputs, Tensor) and outputs.ndim == 2 and outputs.shape[1] > 1
+def decision_margins(outputs: Outputs, task: Task) -> Tensor | None:
+    """Returns the distance of each decision of a row from the other one, (N, decisions); None for other outputs.
+
+    One label: between the two largest logits. Several labels: of each logit from 0.
+    """
+    if not isinstance(outputs, Tensor) or outputs.ndim != 2:
+        return None
+    if hasattr(task, "n_labels"):
+        return outputs.abs()
+    largest = outputs.topk(2, dim=1).values
+    return largest[:, :1] - largest[:, 1:]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -125,7 +125,9 @@ class Run:
 
     def _train(self, cell: TrainingCell) -> bool:
         """Trains one cell; returns False where another process holds it or its base."""
-        broken = next((self._broken[key] for key in cell.after if key in self._broken), None)
+        held, broken = self._failed_need(cell.after)
+        if held:
+            return False
         if broken is not None:
             self._broken[cell.key] = broken
             self._pending.discard(cell.key)
@@ -158,7 +160,9 @@ class Run:
             if self._ended_elsewhere(cell):
                 self.progress.drop(cell)
                 return True
-            failure = next((self._broken[key] for key in cell.needs if key in self._broken), None)
+            held, failure = self._failed_need(cell.needs)
+            if held:
+                return False
             self.progress.begin(cell)
             record, samples, adversarials = None, None, None
             if failure is None:
@@ -176,6 +180,23 @@ class Run:
                 self.outcome.done.append(cell.key)
                 self.progress.end(cell, "done")
         return True
+
+    def _failed_need(self, needs: Collection[str]) -> tuple[bool, Failure | None]:
+        """Returns whether another process trains what failed to train here and is needed, and why it failed.
+
+        Weights that another process has trained since then will do.
+        """
+        for training in self._plan.trainings:
+            if training.key not in needs or training.key not in self._broken:
+                continue
+            if self._work.is_trained(training):
+                del self._broken[training.key]
+                continue
+            with self._store.claim(f"training/{training.key}") as claim:
+                if claim is None:
+                    return True, None
+            return False, self._broken[training.key]
+        return False, None
 
     def _ended_elsewhere(self, cell: EvaluationCell) -> bool:
         """Returns whether another process has ended this cell since the run began, and notes how."""

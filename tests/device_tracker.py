@@ -5,14 +5,16 @@ from __future__ import annotations
 import traceback
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 _RANDOM = (torch.rand, torch.randn, torch.randint, torch.randperm)
+_TAKEN = (torch.tensor, torch.as_tensor)
 FACTORIES = frozenset(
-    (torch.zeros, torch.ones, torch.full, torch.empty, torch.arange, torch.linspace, torch.eye, torch.tensor, *_RANDOM)
+    (torch.zeros, torch.ones, torch.full, torch.empty, torch.arange, torch.linspace, torch.eye, *_TAKEN, *_RANDOM)
 )
 TO_HOST = frozenset((Tensor.cpu, Tensor.numpy, Tensor.tolist, Tensor.item))
+NEED_HOST = frozenset((Tensor.numpy, Tensor.__array__))
 INDEXING = frozenset((Tensor.__getitem__, Tensor.__setitem__))
 """A tensor on a GPU may be indexed by one on the CPU, not the other way round."""
 
@@ -41,9 +43,13 @@ class DeviceTracker(TorchFunctionMode):
         return result
 
     def _compare(self, func, args, places) -> None:
-        if not {"host", "device"} <= places or func in (Tensor.to, Tensor.type_as):
-            return
-        if func in INDEXING and _place(args[0]) == "device":
+        if func in NEED_HOST:
+            meet = _place(args[0]) == "device"
+        elif func in INDEXING and _place(args[0]) == "device":
+            meet = len(args) > 2 and _is_host(args[2])
+        else:
+            meet = {"host", "device"} <= places and func not in (Tensor.to, Tensor.type_as)
+        if not meet:
             return
         frames = traceback.extract_stack()
         where = next(f for f in reversed(frames) if f.filename != __file__ and "site-packages" not in f.filename)
@@ -79,7 +85,12 @@ def _names_device(args, kwargs) -> bool:
 
 
 def _place(value: Tensor) -> str | None:
-    return getattr(value, "_tracked_place", None)
+    known = getattr(value, "_tracked_place", None)  # a copied parameter has lost its mark
+    return "device" if known is None and isinstance(value, nn.Parameter) else known
+
+
+def _is_host(value) -> bool:
+    return isinstance(value, Tensor) and value.ndim > 0 and _place(value) == "host"
 
 
 def _put(value: Tensor, place: str | None) -> None:

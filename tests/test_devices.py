@@ -1,8 +1,10 @@
-"""The code for GPUs, followed on a CPU: nothing that lies on a device may meet a tensor of the host."""
+"""The code for GPUs, followed on a CPU: in a classification cell nothing of a device meets a tensor of the host."""
 
+import copy
 from dataclasses import replace
 from itertools import product
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -79,10 +81,17 @@ def test_the_tracker_sees_what_would_fail_on_a_gpu():
         inputs + torch.ones(4, 1)
         torch.arange(4)[inputs[:, 0].argsort()]
         inputs.cpu() * inputs
-    assert len(tracker.mismatches) == 3
+        inputs.numpy()
+        np.asarray(inputs)
+        inputs + torch.as_tensor([[1.0]] * 4)
+        inputs[inputs > 0.5] = torch.ones(int((inputs > 0.5).sum()))
+        copy.deepcopy(on_device(nn.Linear(3, 2)))(torch.ones(1, 3))
+    assert len(tracker.mismatches) == 8
     with DeviceTracker() as tracker:
         inputs + torch.ones(4, 1, device=inputs.device)
         inputs[torch.arange(4)]
+        inputs.cpu().numpy()
+        inputs[0] = 1.0
         inputs * torch.tensor(2.0)
         inputs.cpu() + torch.ones(3)
         torch.ones(3).to(inputs.device) + inputs

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import time
 
 import pytest
+import torch
 
 from benchmark import helpers as module
 from benchmark.cli import main
 from benchmark.helpers import PARENT, helpers
+from benchmark.runner import Run
 from registry import ROOT
 from results.store import RecordStore
 
@@ -32,7 +35,7 @@ def started(monkeypatch):
 
 
 def test_helpers_repeat_the_command_quietly_and_end_with_it(started):
-    with helpers(["run", "--suite", "smoke", "--jobs", "3"], 2, threads=4):
+    with helpers(["run", "--suite", "smoke", "--retry-failed", "--jobs", "3"], 2, threads=4):
         assert [process.poll() for _, _, process in started] == [None, None]
     for command, environment, process in started:
         assert command[2:] == ["benchmark", "run", "--suite", "smoke", "--jobs", "3", "--jobs", "1", "--quiet"]
@@ -75,11 +78,35 @@ def _lives(pid: int) -> bool:
         return False
 
 
-def test_a_run_with_helpers_leaves_the_records_of_one_without(tmp_path):
+def test_helpers_do_the_work_of_a_run(tmp_path, monkeypatch):
+    """This process only waits: every record is a helper's."""
+
+    def wait(self):
+        deadline = time.monotonic() + 200
+        while len(tuple(self._store.keys())) < len(self._evaluations) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        return self.outcome
+
+    before = torch.get_num_threads()
     words = ["run", "--suite", "smoke", "--dataset", "phantom2", "--protocol", "clean", "--n", "4", "--device", "cpu"]
-    scores = []
-    for name, jobs in (("alone", "1"), ("together", "2")):
-        assert main([*words, "--jobs", jobs, "--quiet", "--results", str(tmp_path / name)]) == 0
-        store = RecordStore(tmp_path / name)
-        scores.append({record.key: record.clean["clean"].value for record in store.records()})
+    assert main([*words, "--quiet", "--results", str(tmp_path / "alone")]) == 0
+    monkeypatch.setattr(Run, "walk", wait)
+    assert main([*words, "--jobs", "2", "--quiet", "--results", str(tmp_path / "helped")]) == 0
+    assert torch.get_num_threads() == before
+    scores = [
+        {record.key: record.clean["clean"].value for record in RecordStore(tmp_path / name).records()}
+        for name in ("alone", "helped")
+    ]
     assert scores[0] == scores[1] and len(scores[0]) == 3
+
+
+def test_the_death_of_a_helper_is_told(capsys):
+    """A command line that no process understands: it ends with 2."""
+    ended = subprocess.Popen([sys.executable, "-c", "import sys; sys.exit('no such thing')"])
+    ended.wait()
+    for code, told in ((0, False), (1, False), (2, True), (-9, True)):
+        ended.returncode = code
+        with tempfile.TemporaryFile("w+") as said:
+            said.write("Traceback\nMemoryError: too large\n")
+            module._tell_of_a_death(ended, said)
+        assert ("MemoryError: too large" in capsys.readouterr().err) is told

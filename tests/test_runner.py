@@ -200,6 +200,47 @@ def test_a_failing_base_fails_the_training_on_top_of_it(tmp_path):
     assert outcome.done == ["toy/Free/clean-s0-0123456789"]
 
 
+def test_weights_that_another_process_trains_meanwhile_will_do(tmp_path):
+    """The training failed here, for want of memory say; elsewhere it went well."""
+    base = PLAN.trainings[0].key
+
+    class LuckyElsewhere(FakeWork):
+        def train(self, cell, inside):
+            try:
+                super().train(cell, inside)
+            finally:
+                self.trained.add(cell.key)
+
+    work = LuckyElsewhere(fails={base})
+    outcome = run(tmp_path, work)
+    assert list(outcome.failed) == [base]
+    assert outcome.done == [cell.key for cell in PLAN.evaluations]
+
+
+def test_what_another_process_trains_is_waited_for(tmp_path, monkeypatch):
+    base, store = PLAN.trainings[0].key, RecordStore(tmp_path)
+    work = FakeWork(fails={base})
+    walk = Run(PLAN, store, work, Costs(), retry_failed=False, quiet=True)
+    claim = store.claim(f"training/{base}")
+
+    def let_go(seconds):
+        work.trained.add(base)
+        claim.__exit__(None, None, None)
+
+    real = walk._train
+
+    def train_then_hold(cell):
+        done = real(cell)
+        if cell.key == base:
+            assert claim.__enter__() is not None
+        return done
+
+    monkeypatch.setattr(walk, "_train", train_then_hold)
+    monkeypatch.setattr(benchmark.runner.time, "sleep", let_go)
+    outcome = walk.walk()
+    assert {cell.key for cell in PLAN.evaluations if cell.defense == "Base"} <= set(outcome.done)
+
+
 @pytest.mark.parametrize("moment", range(7))
 def test_an_interrupted_run_goes_on_to_the_same_records(tmp_path, moment):
     whole, parts = tmp_path / "whole", tmp_path / "parts"

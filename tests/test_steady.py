@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from attacks.steady import fewest_steady_doublings, fewest_steady_rows
+from attacks.steady import fewest_steady_rows
 from attacks.victim import ModelVictim
 from datasets.tasks.classification import Classification
 from registry import Randomness
@@ -44,24 +44,6 @@ def test_rows_that_depend_on_nothing_but_themselves_are_steady():
 @pytest.mark.parametrize(("at", "fewest"), [(3, 4), (4, 4), (8, 8), (9, 16), (16, 16)])
 def test_short_batches_are_filled_up_to_where_the_kernel_changes(at, fewest):
     assert fewest_steady_rows(victim(SizeDependent(Elementwise(), at)), BATCH) == fewest
-
-
-class OddSizes(SizeDependent):
-    """Rounds otherwise where the batch size is no multiple of a number."""
-
-    def forward(self, inputs):
-        return self.base(inputs) * (1 + 1e-6 * (len(inputs) % self.at > 0))
-
-
-@pytest.mark.parametrize("multiple", [2, 4, 8, 16])
-def test_batches_may_double_where_other_sizes_are_unsteady(multiple):
-    target = victim(OddSizes(Elementwise(), multiple))
-    assert fewest_steady_rows(target, BATCH) == 16
-    assert fewest_steady_doublings(target, BATCH) == multiple
-    target.fewest, target.doubles = multiple, True
-    whole = target.outputs(BATCH.take(torch.arange(16) % 5))
-    for rows in (1, 3, 5, 9, 13):
-        assert torch.equal(target.outputs(BATCH.take(torch.arange(rows) % 5)), whole[:rows])
 
 
 def test_dependence_on_neighbours_is_seen():

@@ -10,7 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from benchmark import verification
 from benchmark.cli import main
+from benchmark.recompute import Recomputed
 from benchmark.verification import Ending, Place, Verified, Verifier
 from benchmark.weights import checkpoints_folder
 from registry import load_entries
@@ -84,6 +86,43 @@ def test_a_sound_board_holds(store, capsys):
     assert to_json(restated(record, store.samples(record))) == to_json(record), "forgers restate every number"
     assert main(["verify", "--results", str(store.folder), "--device", "cpu"]) == 0
     assert "1 records: 1 verified, 0 failed, 0 skipped" in capsys.readouterr().out
+
+
+def in_doubt(monkeypatch, share: float) -> None:
+    """Lets the first rows of each recomputed column be in doubt."""
+    real = verification.recompute
+
+    def recomputed(*args):
+        found = real(*args)
+        for part in found.values():
+            part.doubt[: round(share * len(part.doubt))] = 1
+        return found
+
+    monkeypatch.setattr(verification, "recompute", recomputed)
+
+
+def test_what_rounding_decides_is_excused_and_counted(store, monkeypatch):
+    in_doubt(monkeypatch, 0.5)
+    found = check(store)
+    assert found.ending is Ending.VERIFIED and "rounding" not in found.text
+    record, table = the_record(store), store.samples(the_record(store))
+    row = int(np.flatnonzero((table["score_0"] == 1) & (table["score_1"] == 1))[0])
+    found, scores = {}, table["score_1"].to_numpy(np.float32)
+    for doubt in (0.0, 1.0):
+        here = scores.copy()
+        here[row] = 0
+        doubts = np.where(np.arange(len(here)) == row, doubt, 0)
+        found[doubt] = verification._differences(record, table, {"score_1": Recomputed(here, doubts)})
+    assert "1 of 12 scores" in found[0.0][0][0] and found[0.0][1] == 0
+    assert found[1.0] == ([], 1)
+
+
+def test_doubt_does_not_excuse_a_forged_column(store, monkeypatch):
+    in_doubt(monkeypatch, 1.0)
+    record, table = the_record(store), store.samples(the_record(store))
+    other = {"score_1": Recomputed(1 - table["score_1"].to_numpy(np.float32), np.ones(len(table), np.float32))}
+    problems, _ = verification._differences(record, table, other)
+    assert "12 of 12 scores" in problems[0]
 
 
 def test_one_flipped_byte_is_found_in_every_file(store, capsys):

@@ -111,10 +111,14 @@ def _walk(run: Run, args: argparse.Namespace) -> None:
         return
     import torch
 
-    threads = max(1, torch.get_num_threads() // args.jobs)
+    before = torch.get_num_threads()
+    threads = max(1, before // args.jobs)
     torch.set_num_threads(threads)
-    with helpers(args.words, args.jobs - 1, threads):
-        run.walk()
+    try:
+        with helpers(args.words, args.jobs - 1, threads):
+            run.walk()
+    finally:
+        torch.set_num_threads(before)
 
 
 def _plan(args: argparse.Namespace) -> Plan:
