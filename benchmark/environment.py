@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import platform
 import re
 import subprocess
@@ -13,6 +14,8 @@ from registry import ROOT
 from registry.errors import DeviceError
 from results.record import Provenance
 
+JOBS = "MEDROBUST_JOBS"
+"""Environment variable: how many processes of one run share this machine."""
 PACKAGES = (
     "torch",
     "torchvision",
@@ -81,12 +84,12 @@ def provenance(device: str) -> Provenance:
 
 
 def device_name(device: str) -> str:
-    """Returns the device for people: "cpu (2 threads)" or the name of the GPU."""
+    """Returns the device for people: "cpu (2 threads)" or the name of the GPU, and how many jobs of a run share it."""
     import torch
 
-    if device == "cpu":
-        return f"cpu ({torch.get_num_threads()} threads)"
-    return torch.cuda.get_device_name(device)
+    name = f"cpu ({torch.get_num_threads()} threads)" if device == "cpu" else torch.cuda.get_device_name(device)
+    jobs = os.environ.get(JOBS, "1")
+    return name if jobs == "1" else f"{name}, {jobs} jobs side by side"
 
 
 def package_versions() -> dict[str, str]:

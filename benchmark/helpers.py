@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TextIO
 
+from benchmark.environment import JOBS
 from registry import ROOT
 
 PARENT = "MEDROBUST_HELPS"
@@ -33,6 +34,8 @@ def helpers(words: Sequence[str], count: int, threads: int) -> Iterator[None]:
         count: Number of processes beside this one.
         threads: Threads of each on a CPU.
     """
+    before = os.environ.get(JOBS, "1")
+    os.environ[JOBS] = str(count + 1)
     paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), PARENT: str(os.getpid()), "PYTHONPATH": paths}
     words = [word for word in words if word != "--retry-failed"]
@@ -49,6 +52,7 @@ def helpers(words: Sequence[str], count: int, threads: int) -> Iterator[None]:
                 process.terminate()
             for process in running:
                 process.wait()
+            os.environ[JOBS] = before
 
 
 def _tell_of_a_death(process: subprocess.Popen, said: TextIO) -> None:

@@ -98,6 +98,8 @@ def test_helpers_do_the_work_of_a_run(tmp_path, monkeypatch):
         for name in ("alone", "helped")
     ]
     assert scores[0] == scores[1] and len(scores[0]) == 3
+    devices = {record.provenance.device.split("; ")[0] for record in RecordStore(tmp_path / "helped").records()}
+    assert all("2 jobs side by side" in device for device in devices)
 
 
 def test_the_death_of_a_helper_is_told(capsys):
