@@ -106,7 +106,8 @@ class KeyedNoise(TorchDispatchMode):
     def __init__(self, keys: Tensor) -> None:
         super().__init__()
         self._keys = keys
-        self._calls = 0
+        self.draws = 0
+        """How many tensors the model has drawn."""
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -132,8 +133,8 @@ class KeyedNoise(TorchDispatchMode):
                 f"a defense with randomness='sample' draws noise with the batch ({len(self._keys)} rows) as its "
                 f"leading axis, got a draw of shape {tuple(like.shape)}; declare randomness='model'"
             )
-        self._calls += 1
-        return draw(self._keys, like.shape[1:], self._calls).to(like.dtype)
+        self.draws += 1
+        return draw(self._keys, like.shape[1:], self.draws).to(like.dtype)
 
 
 def _fill_uniform(mode: KeyedNoise, tensor: Tensor, low: float = 0.0, high: float = 1.0, *, generator=None) -> Tensor:

@@ -128,6 +128,15 @@ class DeclaredNoisy(Noisy):
     randomness = Randomness.SAMPLE
 
 
+class NoisyOnceTrained(Linear):
+    """Its gate is shut before it is trained."""
+
+    randomness = Randomness.SAMPLE
+
+    def forward(self, inputs):
+        return super().forward(inputs + 0.0 * torch.randn_like(inputs))
+
+
 class FalselyNoisy(Linear):
     randomness = Randomness.SAMPLE
 
@@ -208,6 +217,7 @@ def random(declared: Randomness) -> str:
         (Staged, set()),
         (DeclaredNoisy, set()),
         (DeclaredSharedNoise, set()),
+        (NoisyOnceTrained, set()),
         (NotFinite, {OUTPUTS}),
         (WrongNumber, {OUTPUTS}),
         (BreaksOnBlack, {EXTREMES}),

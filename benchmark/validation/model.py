@@ -87,12 +87,13 @@ class _Subject:
         declared = self.entry.randomness
         if declared is Randomness.NONE and not same:
             raise Unmet("two calls on the same inputs differ; declare Randomness.SAMPLE (noise) or MODEL (weights)")
+        if declared is Randomness.SAMPLE:
+            with torch.no_grad(), KeyedNoise(KeyedRandom(seed=0).keys(self.batch.sample_ids)) as noise:
+                self.model(self.batch.inputs)
+            if same and noise.draws:
+                return "it draws numbers, which change nothing before it is trained"
         if declared is not Randomness.NONE and same:
             raise Unmet("two calls on the same inputs agree; declare Randomness.NONE")
-        if declared is Randomness.SAMPLE:
-            keys = KeyedRandom(seed=0).keys(self.batch.sample_ids)
-            with torch.no_grad(), KeyedNoise(keys):
-                self.model(self.batch.inputs)
         return None
 
     def batching(self) -> str:
