@@ -17,6 +17,8 @@ from registry import ROOT
 
 PARENT = "MEDROBUST_HELPS"
 """Environment variable of a helper: the process that it helps."""
+NO_NEWS = (None, 0, 1, 130)
+"""Exit codes of a helper that need no word: it runs, all is done, a cell failed (which has a record), Ctrl-C."""
 LOOK = 1.0
 """Seconds between two looks whether that process still lives."""
 
@@ -57,7 +59,7 @@ def helpers(words: Sequence[str], count: int, threads: int) -> Iterator[None]:
 
 def _tell_of_a_death(process: subprocess.Popen, said: TextIO) -> None:
     """Says on standard error that a helper ended otherwise than with all cells done or one failed."""
-    if process.poll() in (None, 0, 1):
+    if process.poll() in NO_NEWS:
         return
     said.seek(0)
     last = (said.read().strip().splitlines() or ["no message"])[-1]

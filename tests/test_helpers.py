@@ -106,7 +106,7 @@ def test_the_death_of_a_helper_is_told(capsys):
     """A command line that no process understands: it ends with 2."""
     ended = subprocess.Popen([sys.executable, "-c", "import sys; sys.exit('no such thing')"])
     ended.wait()
-    for code, told in ((0, False), (1, False), (2, True), (-9, True)):
+    for code, told in ((0, False), (1, False), (130, False), (2, True), (-9, True)):
         ended.returncode = code
         with tempfile.TemporaryFile("w+") as said:
             said.write("Traceback\nMemoryError: too large\n")
