@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from attacks.queries import Draws
+from attacks.queries import Answer, Draws, Objective
 from attacks.victim import ModelVictim
 from datasets.batch import Batch
 from registry import Randomness
@@ -34,8 +34,13 @@ def judge_scores(judge: ModelVictim, batch: Batch, judgement: Judgement) -> Tens
 
     A row on which the model's outputs are not finite has the score NaN.
     """
+    return judged(judge, batch, judgement, lambda outputs, rows, share: share * 0).score
+
+
+def judged(judge: ModelVictim, batch: Batch, judgement: Judgement, objective: Objective) -> Answer:
+    """Returns the canonical score of each row, and an objective of the same passes beside it, without gradient."""
     draws = None
     if judge.randomness is not Randomness.NONE:
         draws = Draws(torch.full_like(batch.sample_ids, judgement.first), judgement.count)
     progress = torch.zeros(len(batch), device=batch.inputs.device)
-    return judge.answer(batch, lambda outputs, rows, share: share * 0, progress, gradient=False, draws=draws).score
+    return judge.answer(batch, objective, progress, gradient=False, draws=draws)

@@ -5,12 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from attacks.judging import Judgement
-from attacks.queries import Draws
+from attacks.judging import Judgement, judged
 from attacks.victim import ModelVictim
 from datasets.batch import Batch
 from datasets.tasks.base import Outputs, Task
-from registry import Randomness
 
 ROUNDING = 1e-4
 """Margin of a decision, relative to the usual one, that another device may turn round."""
@@ -25,21 +23,17 @@ def judge_with_doubt(judge: ModelVictim, batch: Batch, judgement: Judgement, usu
         judgement: Draws of a stochastic defense.
         usual: From `usual_margin`.
     """
-    draws = None
-    if judge.randomness is not Randomness.NONE:
-        draws = Draws(torch.full_like(batch.sample_ids, judgement.first), judgement.count)
 
     def doubtful(outputs: Outputs, rows: Batch, progress: Tensor) -> Tensor:
         margins = decision_margins(outputs, judge.task)
         return torch.zeros_like(progress) if margins is None else (margins < ROUNDING * usual).to(progress).mean(1)
 
-    progress = torch.zeros(len(batch), device=batch.inputs.device)
-    answer = judge.answer(batch, doubtful, progress, gradient=False, draws=draws)
+    answer = judged(judge, batch, judgement, doubtful)
     return answer.score, answer.objective
 
 
 def usual_margin(judge: ModelVictim, batch: Batch) -> float:
-    """Returns the median margin of a model's decisions; 0 where its outputs are no logits."""
+    """Returns the median margin of a model's decisions, in units of its logits; 0 where its outputs are no logits."""
     margins = decision_margins(judge.outputs(batch), judge.task)
     return 0.0 if margins is None else float(margins.median())
 

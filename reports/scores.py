@@ -88,8 +88,12 @@ class ContestScores:
         return found is not None and np.array_equal(found.sample_ids, self.sample_ids)
 
     def tried(self, cell: Cell) -> frozenset[str]:
-        """Returns the names of the other protocols that attacked a cell's weights in the same balls."""
-        return frozenset(rival.protocol for rival in self._rivals[_weights(cell)] if rival.seed == cell.seed)
+        """Returns the names of the other protocols that attacked a cell's weights in the same balls.
+
+        On as many samples, and without an error: an attack that raised or met a few samples shows nothing.
+        """
+        rivals = self._rivals[_weights(cell)]
+        return frozenset(rival.protocol for rival in rivals if rival.n >= cell.n and _without_errors(rival))
 
     def estimate(self, name: str, kind: str, budget: str = "") -> Estimate | None:
         """Returns mean and interval of the per-sample means over seeds, or None where the row is not complete.
@@ -195,3 +199,7 @@ def _most_complete(entrants: Iterable[EntrantScores | None]) -> np.ndarray:
         return np.zeros(0, dtype=np.int64)
     longest = [ids for ids in found if len(ids) == max(map(len, found))]
     return max(longest, key=lambda ids: (sum(np.array_equal(ids, other) for other in longest), ids.tolist()))
+
+
+def _without_errors(cell: Cell) -> bool:
+    return not any(member.errors or member.error for _, result in cell.budgets for member in result.members)

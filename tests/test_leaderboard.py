@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from registry import Budget, HarmfulConfusion, Norm, Randomness
+from registry import Budget, Family, HarmfulConfusion, Norm, Randomness
 from reports.cards import read_cell
 from reports.explanation import explain
 from reports.exports import render_csv, render_json
@@ -140,6 +140,30 @@ def test_best_known_is_the_minimum_per_sample_over_records_of_the_same_weights(t
     assert row.standing is row.best_known
     assert row.lowered_by == ("paper:pgd-20",)
     assert row.robust.value == pytest.approx(own.samples["score_2"].mean())
+
+
+def test_a_purifier_is_verified_once_its_adaptive_protocol_attacked_all_samples_without_an_error(tmp_path):
+    purifier = make_defense("Purifier", family=Family.PURIFICATION)
+    own = make_record(defense=purifier, robust=STRONG)
+
+    def adaptive(**changes):
+        return make_record(defense=purifier, protocol=make_protocol("adaptive:purifier"), robust=STRONG, **changes)
+
+    failed = adaptive()
+    first = failed.record.budgets[0]
+    member = replace(first.members[0], errors=3)
+    budgets = (replace(first, members=(member, *first.members[1:])), *failed.record.budgets[1:])
+    attempts = {
+        "none": (),
+        "few": (adaptive(n=20),),
+        "failed": (replace(failed, record=replace(failed.record, budgets=budgets)),),
+        "all": (adaptive(),),
+    }
+    found = {
+        name: row_of(board_at(standings_of(tmp_path / name, own, *more)), "Purifier").status
+        for name, more in attempts.items()
+    }
+    assert found == {"none": "contested", "few": "contested", "failed": "contested", "all": "verified"}
 
 
 def test_a_record_of_other_weights_or_another_budget_lowers_nothing(tmp_path):

@@ -117,8 +117,7 @@ def test_what_rounding_decides_is_excused_and_counted(store, monkeypatch):
     assert found[1.0] == ([], 1)
 
 
-def test_doubt_does_not_excuse_a_forged_column(store, monkeypatch):
-    in_doubt(monkeypatch, 1.0)
+def test_doubt_does_not_excuse_a_forged_column(store):
     record, table = the_record(store), store.samples(the_record(store))
     other = {"score_1": Recomputed(1 - table["score_1"].to_numpy(np.float32), np.ones(len(table), np.float32))}
     problems, _ = verification._differences(record, table, other)
