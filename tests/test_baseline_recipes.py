@@ -170,7 +170,7 @@ def test_an_epoch_after_catastrophic_overfitting_is_not_kept():
     training = fit(model, data, options, seed=0, device="cpu", progress=None, batch_loss=batch_loss, attack=attack)
     robust = [row["val_robust"] for row in training.curve]
     assert robust[-1] < max(robust) - 0.2
-    assert training.curve[-1]["val_clean"] > 0.8
+    assert training.curve[-1]["val_clean"] > robust[-1] + 0.5, training.curve
     assert training.selected_epoch <= 8
     assert robust[training.selected_epoch - 1] == max(robust)
     kept = attacked(model, data, "val", steps=3)
