@@ -22,6 +22,7 @@ class Admix(TransformedMomentum):
         step_size: Size of a step as a share of eps; None for 1 / steps.
         momentum: Share of the earlier direction that stays.
         eot_samples: Draws averaged in each answer of a stochastic defense.
+        last_only: The last point alone is a candidate.
     Source: Wang et al. 2021, arXiv:2102.00436, equation 6 and algorithm 1. Copies are clipped to [0, 1], which models
         here require, and the other images come from the evaluated set instead of the batch: no verdict depends on
         the neighbours.
@@ -37,6 +38,7 @@ class Admix(TransformedMomentum):
         step_size: float | None = None,
         momentum: float = 1.0,
         eot_samples: int = 1,
+        last_only: bool = False,
     ) -> None:
         super().__init__(
             steps=steps,
@@ -44,6 +46,7 @@ class Admix(TransformedMomentum):
             momentum=momentum,
             evaluations=scales * mixtures,
             eot_samples=eot_samples,
+            last_only=last_only,
         )
         self._scales, self._eta = scales, eta
         self._set: Batch | None = None

@@ -30,6 +30,7 @@ class DeCoWA(TransformedMomentum):
         step_size: Size of a step as a share of eps; None for 1 / steps.
         momentum: Share of the earlier direction that stays.
         eot_samples: Draws averaged in each answer of a stochastic defense.
+        last_only: The last point alone is a candidate.
     Source: Lin et al. 2024, arXiv:2402.03951, section 3, algorithm 1; 3 x 3 control points. Every image has warps of
         its own, whereas the published code shares one among a batch.
     """
@@ -44,9 +45,15 @@ class DeCoWA(TransformedMomentum):
         step_size: float | None = None,
         momentum: float = 1.0,
         eot_samples: int = 1,
+        last_only: bool = False,
     ) -> None:
         super().__init__(
-            steps=steps, step_size=step_size, momentum=momentum, evaluations=2 * warps, eot_samples=eot_samples
+            steps=steps,
+            step_size=step_size,
+            momentum=momentum,
+            evaluations=2 * warps,
+            eot_samples=eot_samples,
+            last_only=last_only,
         )
         self._shift, self._rho = shift, rho
 

@@ -25,6 +25,7 @@ class TransformedMomentum(ABC):
         momentum: Share of the earlier direction that stays.
         evaluations: Answers that make up one gradient.
         eot_samples: Draws averaged in each answer of a stochastic defense.
+        last_only: The last point alone is a candidate, as a paper's number is.
     Source: Dong et al. 2018, arXiv:1710.06081, algorithm 1, for the steps.
     """
 
@@ -32,13 +33,21 @@ class TransformedMomentum(ABC):
     restarts = 1
 
     def __init__(
-        self, *, steps: int, step_size: float | None, momentum: float, evaluations: int, eot_samples: int
+        self,
+        *,
+        steps: int,
+        step_size: float | None,
+        momentum: float,
+        evaluations: int,
+        eot_samples: int,
+        last_only: bool,
     ) -> None:
         self.steps = steps * (evaluations + 1)
         self.eot_samples = eot_samples
         self._cycle = evaluations + 1
         self._step_size = 1 / steps if step_size is None else step_size
         self._momentum = momentum
+        self._last_only = last_only
 
     @abstractmethod
     def draw(self, rows: Rows, rng: KeyedRandom, place: Tensor) -> None:
@@ -57,7 +66,8 @@ class TransformedMomentum(ABC):
         self.draw(rows, rng, place)
         point = rows.memory["point"]
         copies = self.transform(point, rows).detach()
-        return Query(_where(place == self._cycle - 1, point, copies), gradient=True, free=True)
+        counts = rows.step == self.steps - 1 if self._last_only else None
+        return Query(_where(place == self._cycle - 1, point, copies), gradient=True, free=True, counts=counts)
 
     def tell(self, rows: Rows, query: Query, answer: Answer) -> None:
         memory = rows.memory

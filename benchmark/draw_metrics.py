@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -9,7 +13,6 @@ from attacks.pooling import logits_of, probabilities_of
 from attacks.queries import Draws
 from attacks.victim import ModelVictim
 from datasets.batch import Batch
-from datasets.tasks.base import Outputs
 from registry import Randomness
 from results import statistics
 from results.record import Estimate
@@ -20,37 +23,56 @@ DRAWS, SINGLE = 32, 10
 """Draws of each image, and how many of them the mean of single draws takes."""
 
 
-def observe(victim: ModelVictim, batch: Batch) -> tuple[Outputs, dict[str, Estimate]]:
-    """Returns outputs that stand for a defense, and the metrics of `registry.DRAW_METRICS`.
+@dataclass(frozen=True, kw_only=True)
+class Observation:
+    """What a defense answers to a batch."""
 
-    The outputs are those of a deterministic model; of a stochastic one the logits of its mean probability over 32 fresh
-    draws or, where it returns several tensors, those of one fresh draw.
+    facts: Mapping[str, np.ndarray]
+    """What its task says of the outputs that stand for it: those of a deterministic model; of a stochastic one the
+    mean probability over 32 fresh draws or, where it returns several tensors, one fresh draw."""
+    predictions: np.ndarray | None
+    """int64 (draws, N), the classes of single draws; one row for a deterministic model, None without classes."""
+    metrics: dict[str, Estimate]
+    """The metrics of `registry.DRAW_METRICS`; a deterministic model has none."""
+
+
+def observe(victim: ModelVictim, batch: Batch) -> Observation:
+    """Returns what a defense answers, over 32 fresh draws of a stochastic one.
 
     `draws10_mean` is the mean score of 10 draws, `draws32_averaged` the score of the mean probability (left out where
     a model returns several tensors), `draws32_worst` the lowest score of 32 draws of each image. Worst inputs are
     selected by their mean score over single draws, so that `draws32_averaged` is no worst case of a defense that
-    averages. A deterministic model has no such metrics.
+    averages.
 
     Args:
         victim: The unprepared model.
         batch: Originals, or the worst inputs that were found.
     Source: Lucas et al. 2023, arXiv:2302.13464, on attackers who may try again.
     """
+    task = victim.task
     if victim.randomness is Randomness.NONE or not len(batch):
-        return victim.outputs(batch), {}
-    task, several, singles, mean = victim.task, hasattr(victim.task, "n_labels"), [], None
+        facts = task.facts(task.decode(victim.outputs(batch), batch), batch)
+        return Observation(facts=facts, predictions=_stacked([facts]), metrics={})
+    several, singles, scores, mean = hasattr(task, "n_labels"), [], [], None
     for draw in range(DRAWS):
         outputs = victim.outputs(batch, Draws(torch.full_like(batch.sample_ids, FIRST + draw)))
-        singles.append(task.score(task.decode(outputs, batch), batch))
+        decoded = task.decode(outputs, batch)
+        singles.append(task.facts(decoded, batch))
+        scores.append(task.score(decoded, batch))
         if isinstance(outputs, Tensor):
             share = probabilities_of(outputs, several) / DRAWS
             mean = share if mean is None else mean + share
-    scores = torch.stack(singles)
+    scores, facts = torch.stack(scores), singles[-1]
     found = {"draws10_mean": scores[:SINGLE].mean(0), "draws32_worst": scores.amin(0)}
     if mean is not None:
-        outputs = logits_of(mean, several)
-        found["draws32_averaged"] = task.score(task.decode(outputs, batch), batch)
-    return outputs, {name: _estimate(values) for name, values in found.items()}
+        decoded = task.decode(logits_of(mean, several), batch)
+        facts, found["draws32_averaged"] = task.facts(decoded, batch), task.score(decoded, batch)
+    metrics = {name: _estimate(values) for name, values in found.items()}
+    return Observation(facts=facts, predictions=_stacked(singles), metrics=metrics)
+
+
+def _stacked(facts: Sequence[Mapping[str, np.ndarray]]) -> np.ndarray | None:
+    return np.stack([own["prediction"] for own in facts]) if "prediction" in facts[0] else None
 
 
 def _estimate(scores: Tensor) -> Estimate:

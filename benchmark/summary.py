@@ -9,7 +9,7 @@ import pandas as pd
 
 from attacks.engine import BudgetOutcome, MemberOutcome, Outcome
 from attacks.victim import ModelVictim
-from benchmark.draw_metrics import observe
+from benchmark.draw_metrics import Observation, observe
 from datasets.batch import Batch
 from registry import DatasetSpec
 from results import statistics
@@ -34,12 +34,13 @@ class Summary:
     def __init__(self, victim: ModelVictim, batch: Batch, spec: DatasetSpec, outcome: Outcome) -> None:
         self._task, self._spec = victim.task, spec
         clean = outcome.clean_scores.cpu().numpy()
-        facts, draws = _facts(victim, batch)
+        found = observe(victim, batch)
+        facts = found.facts
         self.samples = {"sample_id": batch.sample_ids.cpu().numpy(), "clean_score": clean}
         self.samples |= {f"clean_{name}": column for name, column in _columns(facts).items()}
-        self.clean = {"clean": self._mean(clean)} | self._corpus(facts, len(clean)) | draws
+        self.clean = {"clean": self._mean(clean)} | self._corpus(facts, len(clean)) | found.metrics
         self.clean_class_recall = self._recalls(facts, clean)
-        self.clean_confusions = self._confusions(facts)
+        self.clean_confusions = self._confusions(found)
         self.constant_predictor = _constant_predictor(facts)
         self.budgets = tuple(self._budget(k, b, victim, batch, clean) for k, b in enumerate(outcome.budgets))
 
@@ -52,7 +53,8 @@ class Summary:
     ) -> BudgetResult:
         scores = outcome.scores.cpu().numpy()
         worst = batch.with_inputs(outcome.points)
-        facts, draws = _facts(victim, worst)
+        found = observe(victim, worst)
+        facts = found.facts
         self.samples |= {
             f"score_{k}": scores,
             f"member_{k}": np.array(outcome.found_by),
@@ -63,11 +65,11 @@ class Summary:
         metrics = {"robust": self._mean(scores), "attack_success_rate": success} | self._corpus(facts, len(scores))
         return BudgetResult(
             budget=outcome.budget.card(),
-            metrics=metrics | draws,
+            metrics=metrics | found.metrics,
             members=tuple(member_result(m) for m in outcome.members),
             planned=tuple(m.member.name for m in outcome.members),
             class_recall=self._recalls(facts, scores),
-            confusions=self._confusions(facts),
+            confusions=self._confusions(found),
         )
 
     def _mean(self, scores: np.ndarray) -> Estimate:
@@ -94,22 +96,17 @@ class Summary:
         members = {name: facts["label"] == index for index, name in enumerate(self._spec.class_names)}
         return {name: self._mean(scores[rows]) for name, rows in members.items() if rows.any()}
 
-    def _confusions(self, facts: Facts) -> dict[str, Estimate]:
-        if "label" not in facts:
+    def _confusions(self, found: Observation) -> dict[str, Estimate]:
+        """How often a class is called another one; of a stochastic model the mean over single draws, as its score."""
+        if "label" not in found.facts:
             return {}
         rates = {}
         for confusion in self._spec.harmful_confusions:
-            members = facts["label"] == confusion.true
+            members = found.facts["label"] == confusion.true
             if members.any():
-                wrong = int((facts["prediction"][members] == confusion.predicted).sum())
-                rates[confusion.title] = statistics.proportion(wrong, int(members.sum()))
+                wrong = found.predictions[:, members] == confusion.predicted
+                rates[confusion.title] = self._mean(wrong.mean(0))
         return rates
-
-
-def _facts(victim: ModelVictim, batch: Batch) -> tuple[Facts, dict[str, Estimate]]:
-    """Returns what a task says of each prediction, and the metrics of several draws."""
-    outputs, draws = observe(victim, batch)
-    return victim.task.facts(victim.task.decode(outputs, batch), batch), draws
 
 
 def _columns(facts: Facts, *, targets: bool = True) -> dict[str, np.ndarray]:

@@ -47,7 +47,7 @@ class Row:
     robust: Pooled
     """Worst case over the members of the ranking protocol."""
     attack_success_rate: Pooled | None
-    """Share of the eligible samples that end broken; n counts the eligible ones."""
+    """Share of the eligible samples that end broken, by the score that ranks; n counts the eligible ones."""
     best_known: Pooled
     """Worst case over every record of the same weights; ranks where it is lower."""
     lowered_by: tuple[str, ...]
@@ -96,8 +96,8 @@ class Row:
 
     @property
     def drop(self) -> float:
-        """Clean minus robust score."""
-        return self.clean.value - self.robust.value
+        """Clean score minus the one that ranks."""
+        return self.clean.value - self.standing.value
 
     @property
     def standing(self) -> Pooled:

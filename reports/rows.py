@@ -17,7 +17,7 @@ from reports.survivors import survivors_of
 from results.certificates import CERTIFIED, MAJORITY
 from results.record import BudgetResult, Estimate
 from results.statistics import tie_groups
-from results.verdict import VerdictStatus, verdict
+from results.verdict import CERTAINLY_BROKEN, VerdictStatus, verdict
 
 OWN_METRICS = frozenset({"clean", "robust", "attack_success_rate", CERTIFIED, MAJORITY})
 """Metrics with columns of their own; all others are corpus metrics."""
@@ -85,6 +85,8 @@ def _row(cells: Sequence[Cell], scores: ContestScores, budget: Budget, baseline:
     robust = [result.metrics["robust"] for result in results]
     pooled = pool_scores(robust, scores.estimate(name, "robust", label) if everywhere else None)
     status, reasons = _status(cells, scores, budget)
+    lowered_by = own.lowered_by.get(label, ()) if own else ()
+    success = _pooled([result.metrics.get("attack_success_rate") for result in results])
     return Row(
         defense=max(cells, key=lambda cell: (cell.record.provenance.started_at, cell.record.key)).defense,
         seeds=tuple(cell.seed for cell in present),
@@ -93,9 +95,9 @@ def _row(cells: Sequence[Cell], scores: ContestScores, budget: Budget, baseline:
             [cell.record.clean["clean"] for cell in present], scores.estimate(name, "clean") if everywhere else None
         ),
         robust=pooled,
-        attack_success_rate=_pooled([result.metrics.get("attack_success_rate") for result in results]),
+        attack_success_rate=scores.success_rate(name, label) if success and lowered_by and everywhere else success,
         best_known=_best_known(name, label, scores, pooled),
-        lowered_by=own.lowered_by.get(label, ()) if own else (),
+        lowered_by=lowered_by,
         status=str(status),
         reasons=reasons,
         flags=tuple(SeedFlag(seed=cell.seed, flag=flag) for cell in present for flag in cell.record.flags),
@@ -119,7 +121,7 @@ def _row(cells: Sequence[Cell], scores: ContestScores, budget: Budget, baseline:
 
 def _status(cells: Sequence[Cell], scores: ContestScores, budget: Budget) -> tuple[VerdictStatus, tuple[str, ...]]:
     """Returns the verdict on a row, or unverified where it was not scored on the samples of the full rows."""
-    found = verdict([cell.record for cell in cells], budget, tried=[scores.tried(cell) for cell in cells])
+    found = verdict([cell.record for cell in cells], budget, tried=[scores.tried(cell, budget) for cell in cells])
     name = cells[0].defense.name
     own = scores.of(name)
     if own is None:
@@ -188,6 +190,8 @@ def _with_remarks(row: Row, swept: bool, shorter: Sequence[Cell]) -> Row:
         shorter: Cells of training seeds that are not in the row.
     """
     few_draws = row.defense.randomness != Randomness.NONE and not swept
+    if few_draws and row.status == VerdictStatus.VERIFIED and row.standing.value > CERTAINLY_BROKEN:
+        row = replace(row, status=str(VerdictStatus.CONTESTED))
     remarks = [f"seed {cell.seed} is left out: it was evaluated on {cell.n} samples only" for cell in shorter]
     return replace(row, few_draws=few_draws, reasons=(*row.reasons, *([FEW_DRAWS] if few_draws else []), *remarks))
 

@@ -12,13 +12,16 @@ import pandas as pd
 from registry import Budget
 from registry.errors import InputContractError, ResultsError
 from reports.cards import Cell
-from reports.pooling import mean_estimates
+from reports.pooling import Pooled, mean_estimates, pool_estimates
 from reports.selection import Contest
 from results.best_known import ReadSamples, best_known
-from results.record import Estimate, EvaluationRecord
+from results.budgets import within
+from results.record import BudgetResult, Estimate, EvaluationRecord
 from results.sample_table import SAMPLE_ID, score_column
-from results.statistics import as_scores, is_binary, proportion
+from results.statistics import as_scores, attack_success_rate, is_binary, proportion
 
+FAIL_BELOW = 0.5
+"""A sample is broken when its score is under this, in every task."""
 CLEAN_COLUMN = "clean_score"
 FOUND = ("score_", "member_", "step_")
 """Beginnings of the columns that say how low a score went, who lowered it, and when."""
@@ -87,13 +90,26 @@ class ContestScores:
         found = self._entrants[name]
         return found is not None and np.array_equal(found.sample_ids, self.sample_ids)
 
-    def tried(self, cell: Cell) -> frozenset[str]:
-        """Returns the names of the other protocols that attacked a cell's weights in the same balls.
+    def tried(self, cell: Cell, budget: Budget) -> dict[str, BudgetResult | None]:
+        """Returns the other protocols that attacked a cell's weights in the same balls, and their results at a budget.
 
         On as many samples, and without an error: an attack that raised or met a few samples shows nothing.
         """
         rivals = self._rivals[_weights(cell)]
-        return frozenset(rival.protocol for rival in rivals if rival.n >= cell.n and _without_errors(rival))
+        found = {}
+        for rival in rivals:
+            if rival.n >= cell.n and _without_errors(rival):
+                here = [result for own, result in rival.budgets if own.label == budget.label]
+                found[rival.protocol] = here[0] if here else found.get(rival.protocol)
+        return found
+
+    def success_rate(self, name: str, label: str) -> Pooled | None:
+        """Returns the attack success rate of the best known scores of a defense at a budget, over its seeds."""
+        own = self._entrants[name]
+        if own is None:
+            return None
+        pairs = zip(own.clean, own.best_known[label], strict=True)
+        return pool_estimates([attack_success_rate(clean, lowest, FAIL_BELOW) for clean, lowest in pairs])
 
     def estimate(self, name: str, kind: str, budget: str = "") -> Estimate | None:
         """Returns mean and interval of the per-sample means over seeds, or None where the row is not complete.
@@ -125,19 +141,20 @@ class ContestScores:
 
     def _lowest(self, cell: Cell, table: _Table, budget: Budget) -> tuple[np.ndarray, tuple[str, ...]]:
         """Returns a cell's per-sample scores lowered by the other records of its weights, and who lowered them."""
-        rivals = [rival for rival in self._rivals[_weights(cell)] if self._may_lower(rival, table, budget.label)]
+        rivals = [rival for rival in self._rivals[_weights(cell)] if self._may_lower(rival, table, budget)]
         if not rivals:
             return table.scores[budget.label], ()
         found = best_known(cell.record, budget, [rival.record for rival in rivals], self._samples)
         return found.scores, found.lowered_by
 
-    def _may_lower(self, rival: Cell, table: _Table, label: str) -> bool:
+    def _may_lower(self, rival: Cell, table: _Table, budget: Budget) -> bool:
         """Returns whether a record could lower a score: most cannot, and lining up their samples takes time."""
         other = self._table(rival)
-        if other is None or label not in other.scores:
+        found = [] if other is None else [other.scores[own.label] for own, _ in rival.budgets if within(own, budget)]
+        if not found:
             return False
         same_samples = np.array_equal(other.ids, table.ids)
-        return not same_samples or bool((other.scores[label] < table.scores[label]).any())
+        return not same_samples or any((scores < table.scores[budget.label]).any() for scores in found)
 
     def _table(self, cell: Cell) -> _Table | None:
         """Returns the scores of a cell in the order of the sample ids, or None if they are lost."""

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from registry import Budget
+from registry import Budget, Randomness
 from registry.errors import InputContractError
-from results.budgets import as_budget, budget_index
+from results.budgets import as_budget, budget_index, within
 from results.record import Card, Estimate, EvaluationRecord, RecordStatus
 from results.sample_table import SAMPLE_ID, score_column
 from results.statistics import is_binary, mean_estimate
@@ -40,8 +40,11 @@ def best_known(
     """Returns the per-sample minimum over a ranked record and all comparable ones.
 
     A record counts if it is done and names the same defense, checkpoint, data, split, threat model (all fields) and
-    the revisions of all but protocol, engine and twin; of its samples those count that the ranked record holds too. For
-    a stochastic defense the scores are estimates, and a minimum over many records reads too low: compare few.
+    the revisions of all but protocol, engine and twin; of its samples those count that the ranked record holds too.
+    What it found in smaller balls counts as well.
+
+    The scores of a stochastic defense are estimates, whose minimum over records or budgets reads lower than any of
+    them: of such a defense it is the one record at this budget that has the lowest mean over all samples.
 
     Args:
         record: The ranked protocol's finished record.
@@ -53,7 +56,7 @@ def best_known(
         InputContractError: The ranked record has no result at this budget.
         ResultsError: A sample table is missing or damaged.
     """
-    own = _scores_at(record, budget, samples_of)
+    own = None if budget_index(record, budget) is None else _scores_at(record, budget, samples_of)
     if own is None:
         raise InputContractError(
             f"record {record.key} has no scores at {as_budget(budget).label}; choose one of its budgets"
@@ -65,14 +68,21 @@ def best_known(
         scores = _scores_at(other, budget, samples_of)
         if scores is None:
             continue
-        scores = scores.reindex(own.index).fillna(np.inf)
-        if (scores < own).any():
-            lowered_by.add(other.protocol["name"])
-        lowest = np.minimum(lowest, scores)
+        scores, name = scores.reindex(own.index), other.protocol["name"]
+        if not is_stochastic(record):
+            lowered_by |= {name} if (scores < own).any() else set()
+            lowest = np.minimum(lowest, scores.fillna(np.inf))
+        elif scores.notna().all() and scores.mean() < lowest.mean():
+            lowest, lowered_by = scores, {name}
     scores = lowest.to_numpy()
     return BestKnown(
         estimate=mean_estimate(scores, is_binary(scores)), scores=scores, lowered_by=tuple(sorted(lowered_by))
     )
+
+
+def is_stochastic(record: EvaluationRecord) -> bool:
+    """Returns whether the scores of a record are means over draws of its defense."""
+    return record.defense.get("randomness", "none") != Randomness.NONE
 
 
 def same_question(one: EvaluationRecord, other: EvaluationRecord) -> bool:
@@ -98,9 +108,15 @@ def _victim(record: EvaluationRecord) -> tuple:
 
 
 def _scores_at(record: EvaluationRecord, budget: Budget | Card, samples_of: ReadSamples) -> pd.Series | None:
-    """Returns the record's worst scores at a budget by sample id, or None where it has none."""
-    index = budget_index(record, budget)
-    if record.status is not RecordStatus.DONE or record.samples is None or index is None:
+    """Returns the record's worst scores in the balls of a budget by sample id, or None where it has none."""
+    if record.status is not RecordStatus.DONE or record.samples is None:
+        return None
+    if is_stochastic(record):
+        here = budget_index(record, budget)
+        places = [] if here is None else [here]
+    else:
+        places = [place for place, result in enumerate(record.budgets) if within(result.budget, budget)]
+    if not places:
         return None
     table = samples_of(record).set_index(SAMPLE_ID)
-    return table[score_column(index)].astype(np.float64)
+    return table[[score_column(place) for place in places]].astype(np.float64).min(axis=1)

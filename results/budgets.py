@@ -26,3 +26,13 @@ def budget_index(record: EvaluationRecord, budget: Budget | Card) -> int | None:
     """Returns the place of a budget among those of a record, or None where the record has no result for it."""
     wanted = as_budget(budget)
     return next((index for index, result in enumerate(record.budgets) if as_budget(result.budget) == wanted), None)
+
+
+def within(inner: Budget | Card, outer: Budget | Card) -> bool:
+    """Returns whether every ball of one budget lies in that of another: the same norm, and no larger eps anywhere."""
+    inner, outer = as_budget(inner), as_budget(outer)
+    if inner.norm is not outer.norm:
+        return False
+    if len(inner.values) == len(outer.values):
+        return all(small <= large for small, large in zip(inner.values, outer.values, strict=True))
+    return max(inner.values) <= min(outer.values)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from registry import Budget
+from results.adapted import Tried, unsettled
 from results.budgets import as_budget, budget_index
 from results.record import BudgetResult, Card, EvaluationRecord, Flag, RecordStatus
 
@@ -29,9 +30,6 @@ PROBES = frozenset(
 
 UNDECLARED = frozenset({"stateful", "train-mode", "stochastic-undeclared"})
 """Flags after which a number means nothing, neither high nor low."""
-
-ADAPTIVE = {"purification": "adaptive:purifier", "noise injection": "adaptive:eot-sweep"}
-"""The protocol that knows the trick of a family; without it a number of theirs is an upper bound."""
 
 CERTAINLY_BROKEN = 0.01
 """Robust score up to which flags have no say: they can only mean that a number is too high."""
@@ -68,7 +66,7 @@ class _Facts:
     result: BudgetResult | None
     planned: tuple[str, ...]
     """Members that must have run."""
-    tried: Collection[str] | None
+    tried: Tried | None
     """Protocols that attacked the same weights; None where nobody asks."""
 
     @property
@@ -77,7 +75,7 @@ class _Facts:
 
 
 def verdict(
-    records: Sequence[EvaluationRecord], budget: Budget | Card, *, tried: Sequence[Collection[str]] | None = None
+    records: Sequence[EvaluationRecord], budget: Budget | Card, *, tried: Sequence[Tried] | None = None
 ) -> Verdict:
     """Returns how far the number of one row may be trusted.
 
@@ -88,8 +86,8 @@ def verdict(
     Args:
         records: The ranked protocol's records of one row: one per training seed.
         budget: The ranked budget, as a value or as its card.
-        tried: For each record, the names of the protocols that attacked the same weights; None where it is no matter
-            whether the adaptive ones were among them.
+        tried: For each record, the protocols that attacked the same weights; None where it is no matter whether the
+            adaptive ones were among them.
     """
     if not records:
         return Verdict(status=VerdictStatus.UNVERIFIED, reasons=("not evaluated yet",), flags=())
@@ -155,8 +153,8 @@ def _unprobed(facts: _Facts, budget: Budget) -> Iterable[str]:
 
 
 def _certainly_broken(facts: _Facts, budget: Budget) -> Iterable[str]:
-    score = facts.result.metrics["robust"].value
-    if (facts.red or facts.record.escalation is not None) and score <= CERTAINLY_BROKEN:
+    if (facts.red or facts.record.escalation is not None) and _is_broken(facts):
+        score = facts.result.metrics["robust"].value
         yield f"robust score {score:.1%}: flags can only mean that a number is too high"
 
 
@@ -184,16 +182,14 @@ def _elsewhere(facts: _Facts, budget: Budget) -> Iterable[str]:
     yield f"the escalation ran at {where} only, and lowered the score there by {fall:.1%}"
 
 
-def _not_adapted(facts: _Facts, budget: Budget) -> Iterable[str]:
-    """Defenses with a trick of their own, before the protocol that knows it has attacked them."""
-    defense = facts.record.defense
-    needed = ADAPTIVE.get(defense.get("family"))
-    deterministic_noise = defense.get("family") == "noise injection" and defense["randomness"] == "none"
-    if facts.tried is None or needed is None or needed in facts.tried or deterministic_noise:
-        return
-    if facts.result.metrics["robust"].value > CERTAINLY_BROKEN:
-        options = f"--dataset {facts.record.dataset['name']} --defense {defense['name']} --protocol {needed}"
-        yield f"{needed}, which knows its trick, has not attacked it: python -m benchmark run --suite full {options}"
+def _unsettled(facts: _Facts, budget: Budget) -> Iterable[str]:
+    """Defenses with a trick of their own, before an attack that knows it has settled their number."""
+    if facts.tried is not None and not _is_broken(facts):
+        yield from unsettled(facts.record, budget, facts.tried)
+
+
+def _is_broken(facts: _Facts) -> bool:
+    return facts.result.metrics["robust"].value <= CERTAINLY_BROKEN
 
 
 def _escalated(facts: _Facts, budget: Budget) -> Iterable[str]:
@@ -216,7 +212,7 @@ _RULES: tuple[tuple[_Rule, VerdictStatus], ...] = (
     (_unfinished, VerdictStatus.UNVERIFIED),
     (_persisting, VerdictStatus.CONTESTED),
     (_elsewhere, VerdictStatus.CONTESTED),
-    (_not_adapted, VerdictStatus.CONTESTED),
+    (_unsettled, VerdictStatus.CONTESTED),
     (_escalated, VerdictStatus.VERIFIED),
 )
 

@@ -153,6 +153,19 @@ def test_declared_randomness_is_not(model, randomness):
     assert findings["stochastic-undeclared"].values["difference"] > 0
 
 
+@pytest.mark.parametrize(
+    ("model", "randomness"),
+    [
+        (nn.Sequential(NoisyInput(nn.Identity(), 0.02, 0.02), BatchDependent(LINEAR)), Randomness.SAMPLE),
+        (nn.Sequential(NoisyInput(nn.Identity(), 0.02, 0.02), Counting(LINEAR)), Randomness.SAMPLE),
+        (nn.Sequential(Counting(nn.Identity()), RandomWeights(LINEAR, 0.02)), Randomness.MODEL),
+    ],
+    ids=["batch", "counter", "counter of random weights"],
+)
+def test_noise_does_not_hide_state(model, randomness):
+    assert "stateful" in red(probe(model, batch=on_linear(), randomness=randomness))
+
+
 def test_dropout_left_in_training_mode_is_seen_twice():
     model = nn.Sequential(StuckInTraining(nn.Dropout(0.2)), LINEAR)
     assert {"train-mode", "stochastic-undeclared"} <= red(probe(model, batch=on_linear()))

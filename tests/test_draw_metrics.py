@@ -39,7 +39,7 @@ def victim_of(model: nn.Module, randomness: Randomness, **options) -> ModelVicti
 
 
 def drawn(victim: ModelVictim, batch: Batch):
-    return observe(victim, batch)[1]
+    return observe(victim, batch).metrics
 
 
 def test_deterministic_models_have_none():
@@ -79,11 +79,13 @@ def test_mean_and_worst_are_those_of_the_single_draws(monkeypatch):
 def test_predictions_are_those_of_the_averaged_draws_and_none_of_an_attacked_one():
     """Draw 0 is the one that a frozen-draw attack descends on; a strong minority of draws decides the average."""
     victim, batch = victim_of(Coin(), Randomness.SAMPLE), batch_of(1)
-    outputs, metrics = observe(victim, batch)
-    assert float((outputs.argmax(1) == 1).double().mean()) == metrics["draws32_averaged"].value < 0.5
+    found = observe(victim, batch)
+    assert float((found.facts["prediction"] == 1).mean()) == found.metrics["draws32_averaged"].value < 0.5
+    assert found.predictions.shape == (32, N)  # of single draws, three quarters of which say 1
+    assert float((found.predictions == 1).mean()) > 0.6
     assert (victim.outputs(batch).argmax(1) == 1).any()
     plain = victim_of(linear(2, shape=(1, 4, 4)), Randomness.NONE)
-    assert torch.equal(observe(plain, batch)[0], plain.outputs(batch))
+    assert observe(plain, batch).predictions.tolist() == [plain.outputs(batch).argmax(1).tolist()]
 
 
 def test_numbers_are_the_same_again_and_for_other_seeds_others():

@@ -73,6 +73,25 @@ def test_without_a_transformation_it_is_the_momentum_method_of_torchattacks(name
     assert (asked[-1] != BATCH.inputs).float().mean() > 0.9
 
 
+@pytest.mark.parametrize("name", PLAIN)
+def test_a_replay_proposes_the_last_point_alone(name):
+    options = {"steps": 3, "scales": 2, "mixtures": 1} if name == "admix" else {"steps": 3, "warps": 1}
+    stepped = (Admix if name == "admix" else DeCoWA)(**options, last_only=True)
+    rows, rng, counted = rows_for(BATCH), KeyedRandom(seed=3), []
+    if name == "admix":
+        stepped.see(BATCH)
+    stepped.start(rows, rng)
+    while not rows.done.all():
+        query = stepped.ask(rows, rng)
+        counted.append(query.counts)
+        rows.step = rows.step + 1
+        stepped.tell(
+            rows, query, Answer(torch.zeros(len(BATCH)), torch.ones(len(BATCH)), torch.ones_like(query.points))
+        )
+    assert len(counted) == 9 and counted[-1].all() and not torch.cat(counted[:-1]).any()
+    assert torch.equal(query.points, rows.memory["point"])
+
+
 def test_admix_mixes_in_images_of_another_class_at_every_scale():
     _, asked = play(Admix(steps=2, scales=3, mixtures=2, eta=0.2), 6)
     for place, copy in enumerate(asked):

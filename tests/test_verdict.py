@@ -55,13 +55,15 @@ def _of_family(family: str, randomness: str = "none", robust: float = 0.25) -> E
 @pytest.mark.parametrize(
     ("record", "tried", "status"),
     [
-        pytest.param(_of_family("purification"), {"paper:tsai"}, VerdictStatus.CONTESTED, id="purifier"),
-        pytest.param(_of_family("purification"), {"adaptive:purifier"}, VerdictStatus.VERIFIED, id="adapted purifier"),
+        pytest.param(_of_family("purification"), {"paper:tsai": None}, VerdictStatus.CONTESTED, id="purifier"),
+        pytest.param(
+            _of_family("purification"), {"adaptive:purifier": None}, VerdictStatus.VERIFIED, id="adapted purifier"
+        ),
         pytest.param(_of_family("purification"), None, VerdictStatus.VERIFIED, id="nobody asks"),
-        pytest.param(_of_family("purification", robust=0.0), set(), VerdictStatus.VERIFIED, id="broken anyway"),
-        pytest.param(_of_family("noise injection", "sample"), set(), VerdictStatus.CONTESTED, id="noise"),
-        pytest.param(_of_family("noise injection"), set(), VerdictStatus.VERIFIED, id="noise off"),
-        pytest.param(_of_family("adversarial training"), set(), VerdictStatus.VERIFIED, id="no trick"),
+        pytest.param(_of_family("purification", robust=0.0), {}, VerdictStatus.VERIFIED, id="broken anyway"),
+        pytest.param(_of_family("noise injection", "sample"), {}, VerdictStatus.CONTESTED, id="noise"),
+        pytest.param(_of_family("noise injection"), {}, VerdictStatus.VERIFIED, id="noise off"),
+        pytest.param(_of_family("adversarial training"), {}, VerdictStatus.VERIFIED, id="no trick"),
     ],
 )
 def test_a_defense_with_a_trick_needs_the_protocol_that_knows_it(record, tried, status):
@@ -69,6 +71,36 @@ def test_a_defense_with_a_trick_needs_the_protocol_that_knows_it(record, tried, 
     assert found.status is status
     if status is VerdictStatus.CONTESTED:
         assert "--defense" in found.reasons[0] and "adaptive:" in found.reasons[0]
+
+
+def _sweep(*after: float, n: int = 156) -> dict:
+    """What the sweep of draws did to a row of n samples: three stages of two members, as the protocol has them."""
+    spent = (320, 320, 1600, 1600, 6400, 6400)
+    first = example_budget().members[0]
+    members = tuple(replace(first, robust_after=a, backwards=b) for a, b in zip(after, spent, strict=True))
+    return {"adaptive:eot-sweep": example_budget(after[-1], n=n, members=members)}
+
+
+@pytest.mark.parametrize(
+    ("tried", "status"),
+    [
+        pytest.param(_sweep(0.65, 0.62, 0.60, 0.58, 0.575, 0.57), VerdictStatus.VERIFIED, id="flat"),
+        pytest.param(_sweep(0.65, 0.62, 0.60, 0.58, 0.55, 0.53), VerdictStatus.CONTESTED, id="falls by 8 samples"),
+        pytest.param(_sweep(0.65, 0.62, 0.60, 0.58, 0.57, 0.565, n=2000), VerdictStatus.CONTESTED, id="by 30 of 2000"),
+        pytest.param({"adaptive:eot-sweep": None}, VerdictStatus.VERIFIED, id="at another budget"),
+    ],
+)
+def test_a_noise_defense_is_an_upper_bound_while_more_draws_lower_it(tried, status):
+    found = verdict([_of_family("noise injection", "sample", robust=0.57)], RANKED, tried=[tried])
+    assert found.status is status
+    assert status is VerdictStatus.VERIFIED or "second half of the draws" in found.reasons[0]
+
+
+def test_no_adaptive_protocol_is_asked_for_where_there_is_none():
+    budget = Budget(norm=Norm.L0, eps=3)
+    record = _of_family("purification")
+    record = replace(record, budgets=(replace(example_budget(), budget=budget.card()),))
+    assert verdict([record], budget, tried=[{}]).status is VerdictStatus.VERIFIED
 
 
 FAILED = _record(
@@ -268,7 +300,7 @@ def test_best_known_joins_by_sample_id(store: RecordStore) -> None:
         {"split": "val"},
         {"revisions": {"dataset": 1, "task": 1, "defense": 2, "protocol": 1, "engine": 1}},
         {"threat_model": {**example_record().protocol["threat_model"], "support": "outside-mask"}},
-        {"budgets": (example_budget(eps=8 / 255),)},
+        {"budgets": (example_budget(eps=8 / 255),)},  # a larger ball
         {"status": RecordStatus.FAILED},
     ],
     ids=lambda changes: next(iter(changes)),
@@ -293,3 +325,22 @@ def test_best_known_spans_revisions_of_attackers_and_budgets_by_place(store: Rec
 def test_best_known_needs_the_ranked_budget(store: RecordStore) -> None:
     with pytest.raises(InputContractError, match="no scores at Linf 8/255"):
         best_known(_keep(store, "standard", [1, 1]), linf(8 / 255), [], store.samples)
+
+
+def test_best_known_counts_what_was_found_in_smaller_balls(store: RecordStore) -> None:
+    ranked = _keep(store, "standard", [1, 1], budgets=(example_budget(eps=8 / 255),))
+    _keep(store, "challenge", [0, 1], budgets=(example_budget(eps=4 / 255),))
+    _keep(store, "larger", [0, 0], budgets=(example_budget(eps=16 / 255),))
+    assert best_known(ranked, linf(8 / 255), store.records(), store.samples).scores.tolist() == [0, 1]
+
+
+def test_best_known_of_a_stochastic_defense_is_one_record_as_a_whole(store: RecordStore) -> None:
+    """A minimum of noisy means would be [0.2, 0.3, 0.1], lower than any record says."""
+    noisy = {"defense": {"name": "Noise", "randomness": "sample"}}
+    ranked = _keep(store, "standard", [0.6, 0.3, 0.1], **noisy)
+    _keep(store, "adaptive:a", [0.2, 0.4, 0.3], **noisy)
+    _keep(store, "adaptive:b", [0.9, 0.9, 0.0], **noisy)
+    _keep(store, "adaptive:part", [0.0], ids=[0], **noisy)
+    _keep(store, "smaller", [0.0, 0.0, 0.0], budgets=(example_budget(eps=2 / 255),), **noisy)
+    best = best_known(ranked, RANKED, store.records(), store.samples)
+    assert best.scores.tolist() == pytest.approx([0.2, 0.4, 0.3]) and best.lowered_by == ("adaptive:a",)

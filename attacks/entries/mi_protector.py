@@ -6,6 +6,9 @@ point of that one attack, as a paper's "accuracy under PGD-20" is - not the wors
 budgets. Only the last scoring differs: the authors predict each image on one draw, here its score is the mean over
 100 fresh draws, the same quantity with less noise. The loss takes probabilities for logits, as the authors' does.
 
+Admix and DeCoWA are made for transfer; which options they had and whose gradients they took is not known. Here they
+have the options of their own papers, 10 steps, and follow the defended network itself.
+
 `as-released:` protocols replay where the released code differs from the paper, as far as the engine lets an attack go:
 it keeps all points in [0, 1] and projects the last one into the ball, so that the missing box clip and the true
 distance of the iterate-centred projection cannot be scored here.
@@ -14,6 +17,7 @@ distance of the iterate-centred projection cannot be scored here.
 from registry import PROTOCOLS, AttackProtocol, Budget, CellFacts, Family, Member, Need, Paper, ThreatModel, linf
 
 GRID = tuple(linf(hundredths / 100) for hundredths in (*range(1, 11), 20, 30))
+TRANSFER_EPS = (linf(32 / 255),)
 PAPER = Paper(
     title="Towards building robust models for unimodal and multimodal medical imaging data",
     authors="Dhar et al.",
@@ -24,25 +28,35 @@ PAPER = Paper(
 FAMILIES = {"as-released:mi-protector-bare": frozenset({Family.PURIFICATION})}
 PGD_20 = {"steps": 20, "step_size": 0.25}
 MIM = {"steps": 20, "step_size": 0.1, "momentum": "gradients"}
+STEPS = "attacks.replay:ReplayedSteps"
 REPLAYS = {
-    "paper:mi-protector-fgsm": ("FGSM alone, loss on probabilities", {"steps": 1, "step_size": 1.0}),
+    "paper:mi-protector-fgsm": ("FGSM alone, loss on probabilities", STEPS, {"steps": 1, "step_size": 1.0}),
     "paper:mi-protector-bim": (
         "BIM-20 alone, loss on probabilities, at its last step",
+        STEPS,
         {"steps": 20, "step_size": 0.1},
     ),
-    "paper:mi-protector-mim": ("MIM-20 alone, loss on probabilities, at its last step", MIM),
-    "paper:mi-protector-pgd-20": ("PGD-20 alone, loss on probabilities, at its last step", PGD_20),
-    "paper:mi-protector-pgd-100": ("PGD-100 alone, loss on probabilities, at its last step", PGD_20 | {"steps": 100}),
+    "paper:mi-protector-mim": ("MIM-20 alone, loss on probabilities, at its last step", STEPS, MIM),
+    "paper:mi-protector-pgd-20": ("PGD-20 alone, loss on probabilities, at its last step", STEPS, PGD_20),
+    "paper:mi-protector-pgd-100": (
+        "PGD-100 alone, loss on probabilities, at its last step",
+        STEPS,
+        PGD_20 | {"steps": 100},
+    ),
+    "paper:mi-protector-admix": ("Admix alone, at its last step", "attacks.admix:Admix", {"last_only": True}),
+    "paper:mi-protector-decowa": ("DeCoWA alone, at its last step", "attacks.decowa:DeCoWA", {"last_only": True}),
     "as-released:mi-protector-drifting": (
         "MMIFAN's PGD-20 as released, clipped around each iterate; its last point is projected into ball and [0, 1]",
+        STEPS,
         PGD_20 | {"clip_to": "iterate"},
     ),
     "as-released:mi-protector-bare": (
         "DGMP's files pgd_100 as released: 10 steps on the bare classifier, scored through the purifier",
+        STEPS,
         PGD_20 | {"steps": 10},
     ),
 }
-"""Title and options by protocol; released MMIFAN ascends the binary cross-entropy of Keras on its outputs."""
+"""Title, attack and options by protocol; released MMIFAN ascends the binary cross-entropy of Keras on its outputs."""
 
 
 def replayed(protocol: str):
@@ -50,14 +64,14 @@ def replayed(protocol: str):
 
     DGMP's authors attack the classifier without the purifier; where a model does not show it, the whole is attacked.
     """
-    name, options = protocol.partition("mi-protector-")[2], REPLAYS[protocol][1]
+    name, (_, attack, options) = protocol.partition("mi-protector-")[2], REPLAYS[protocol]
     drifting = name == "drifting"
 
     def members(facts: CellFacts, budget: Budget) -> tuple[Member, ...]:
         return (
             Member(
                 name=name,
-                attack="attacks.replay:ReplayedSteps",
+                attack=attack,
                 options=options,
                 objective="clamped-binary-cross-entropy" if drifting else "probability-cross-entropy",
                 source=Need.BARE if name == "bare" and facts.has_bare else "exact",
@@ -67,13 +81,13 @@ def replayed(protocol: str):
     return members
 
 
-for protocol, (title, _) in REPLAYS.items():
+for protocol, (title, attack, _) in REPLAYS.items():
     PROTOCOLS.add(
         AttackProtocol(
             name=protocol,
             title=f"MI-Protector: {title}" if protocol.startswith("paper:") else title,
             threat_model=ThreatModel(),
-            budgets=GRID,
+            budgets=GRID if attack == STEPS else TRANSFER_EPS,
             tasks=("classification",),
             members=replayed(protocol),
             families=FAMILIES.get(protocol, frozenset()),

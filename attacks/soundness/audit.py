@@ -6,11 +6,13 @@ Every probe works on a copy of the model, so that one model never flags the next
 from __future__ import annotations
 
 import copy
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
 
 from attacks.ball import Ball
+from attacks.draws import KeyedNoise, KeyedRandom
 from attacks.log_probabilities import LogProbabilities, are_probabilities
 from attacks.shell import modules_in_training_mode
 from attacks.soundness.finding import Finding
@@ -25,7 +27,13 @@ AUDIT_SAMPLES = 256
 
 
 def audit(
-    victim: ModelVictim, batch: Batch, clean_scores: Tensor, ball: Ball, objective_name: str
+    victim: ModelVictim,
+    batch: Batch,
+    clean_scores: Tensor,
+    ball: Ball,
+    objective_name: str,
+    *,
+    backward: str = "true",
 ) -> tuple[Finding, ...]:
     """Returns the findings of all probes of a model; torch's global generators stay as they were.
 
@@ -35,15 +43,16 @@ def audit(
         clean_scores: (n,), scores of the originals; gradients are probed where they are clean-correct.
         ball: Balls of the ranked budget.
         objective_name: What the gradient is taken of; "margin" exists for labels and for label maps.
+        backward: Which gradient is judged: "true", or "bpda", through stand-ins.
     """
     devices = [batch.inputs.device] if batch.inputs.is_cuda else []
     with torch.random.fork_rng(devices=devices):
-        findings = _findings(victim, batch, clean_scores, ball, objective_name)
+        findings = _findings(victim, batch, clean_scores, ball, objective_name, backward)
     return tuple(finding for finding in findings if finding is not None)
 
 
 def _findings(
-    victim: ModelVictim, batch: Batch, clean_scores: Tensor, ball: Ball, objective_name: str
+    victim: ModelVictim, batch: Batch, clean_scores: Tensor, ball: Ball, objective_name: str, backward: str
 ) -> list[Finding | None]:
     correct = (clean_scores >= victim.task.fail_below).nonzero()[:AUDIT_SAMPLES, 0]
     some = batch.take(slice(0, victim.slots))
@@ -53,7 +62,8 @@ def _findings(
     if isinstance(outputs, Tensor):
         findings += [_probabilities(victim, outputs), _constant(copied, batch.take(slice(0, AUDIT_SAMPLES)))]
     if len(correct):
-        findings += gradient_findings(victim, batch.take(correct), ball.take(correct), objective_name)
+        rows = batch.take(correct)
+        findings += gradient_findings(victim, rows, ball.take(correct), objective_name, backward=backward)
     return findings
 
 
@@ -82,14 +92,16 @@ def _declared_randomness(victim: ModelVictim, some: Batch) -> Finding:
     )
 
 
-def _state(victim: ModelVictim, some: Batch) -> Finding | None:
-    """Compares a row alone, in a shuffled batch and in its place; looks for buffers that a forward pass changes."""
-    if victim.randomness is not Randomness.NONE:
-        return None
-    difference, limit = _row_difference(copy.deepcopy(victim.model), some)
-    shrunk = 0.0
+def _state(victim: ModelVictim, some: Batch) -> Finding:
+    """Compares a row alone, in a shuffled batch and in its place; looks for buffers that a forward pass changes.
+
+    Noise of a sample's own is the same in all places. Where noise is drawn for the whole model, rows are not compared.
+    """
+    difference, limit, shrunk = 0.0, 0.0, 0.0
+    if victim.randomness is not Randomness.MODEL:
+        difference, limit = _row_difference(victim, copy.deepcopy(victim.model), some)
     if difference > limit:  # rounding shrinks in float64, dependence on the batch does not
-        shrunk = _row_difference(copy.deepcopy(victim.model).double(), in_float64(some))[0]
+        shrunk = _row_difference(victim, copy.deepcopy(victim.model).double(), in_float64(some))[0]
     changed = _changed_buffers(copy.deepcopy(victim.model), some)
     depends = difference > limit and shrunk > difference / 100
     buffers = f"buffers changed by a forward pass: {', '.join(changed[:3]) or 'none'}"
@@ -101,13 +113,16 @@ def _state(victim: ModelVictim, some: Batch) -> Finding | None:
     )
 
 
-def _row_difference(model: nn.Module, some: Batch) -> tuple[float, float]:
+def _row_difference(victim: ModelVictim, model: nn.Module, some: Batch) -> tuple[float, float]:
+    def outputs(batch: Batch) -> Tensor:
+        keyed = victim.randomness is Randomness.SAMPLE
+        with KeyedNoise(KeyedRandom(seed=0).keys(batch.sample_ids)) if keyed else nullcontext():
+            return flattened(model_outputs(model, batch))
+
     order = torch.arange(len(some) - 1, -1, -1, device=some.inputs.device)
     with torch.no_grad():
-        together = flattened(model_outputs(model, some))
-        shuffled = flattened(model_outputs(model, some.take(order)))[order]
-        singles = [some.take(slice(row, row + 1)) for row in range(min(4, len(some)))]
-        alone = torch.cat([flattened(model_outputs(model, single)) for single in singles])
+        together, shuffled = outputs(some), outputs(some.take(order))[order]
+        alone = torch.cat([outputs(some.take(slice(row, row + 1))) for row in range(min(4, len(some)))])
     difference = max(float((together - shuffled).abs().max()), float((together[: len(alone)] - alone).abs().max()))
     spread = float((together.amax(1) - together.amin(1)).median())
     return difference, max(1e-4 * spread, 1e-5 * float(together.abs().max()))

@@ -98,10 +98,17 @@ class _Examination:
         self._ledger = Ledger(self._cell, self._access.victim, main)
         self._watch("probes")
         clean_scores = self._outcome.clean_scores
-        found = audit(self._access.victim, self._cell.batch, clean_scores, self._audited, self._objectives[0])
+        view = first_view(self._access, self._cell.facts, largest_option(main, "eot_samples", 1))
+        found = audit(
+            self._access.victim,
+            self._cell.batch,
+            clean_scores,
+            self._audited,
+            self._objectives[0],
+            backward="true" if self._comparable else view.backward,  # where nothing is escalated: what attacks followed
+        )
         if not self._comparable:
             return self._outcome, found + self._notes(main.scores), None
-        view = first_view(self._access, self._cell.facts, largest_option(main, "eot_samples", 1))
         found += self._probe(view, main, salt=0)
         red = tuple(finding for finding in found if finding.red)
         undeclared = any(finding.name in UNDECLARED for finding in red)
