@@ -10,7 +10,9 @@ def averaged(facts: CellFacts, draws: int) -> dict[str, int]:
     return {} if facts.randomness is Randomness.NONE else {"eot_samples": draws}
 
 
-def through_parts(facts: CellFacts, attack: str, steps: int, objective: str, *, draws: int) -> list[Member]:
+def through_parts(
+    facts: CellFacts, attack: str, steps: int, objective: str, *, draws: int, restarts: int = 1
+) -> list[Member]:
     """Returns attacks that know what a defense is made of: its bare network, and the features it lives on.
 
     Args:
@@ -19,6 +21,7 @@ def through_parts(facts: CellFacts, attack: str, steps: int, objective: str, *, 
         steps: Gradient steps.
         objective: What is ascended on the bare network.
         draws: Draws averaged in each gradient of a stochastic defense's features.
+        restarts: Runs on the features. One that begins at the original learns nothing: the distance is flat there.
     """
     members, options = [], {"steps": steps}
     if facts.has_bare:
@@ -26,7 +29,7 @@ def through_parts(facts: CellFacts, attack: str, steps: int, objective: str, *, 
             Member(name="transfer-bare", attack=attack, options=options, objective=objective, source=Need.BARE)
         )
     if facts.has_mechanism and facts.task == "classification":
-        options = options | averaged(facts, draws)
+        options = options | averaged(facts, draws) | ({"restarts": restarts} if restarts > 1 else {})
         aim = {"objective": "feature-distance", "source": Need.MECHANISM}
         name = f"{attack.rpartition(':')[2].lower()}-features"
         members.append(Member(name=name, attack=attack, options=options, **aim))
@@ -34,8 +37,11 @@ def through_parts(facts: CellFacts, attack: str, steps: int, objective: str, *, 
 
 
 def score_based(facts: CellFacts, name: str, attack: str, queries: int, objective: str) -> Member:
-    """Returns a score-based attack; against a stochastic defense the same number of evaluations, four a query."""
+    """Returns a score-based attack; against a stochastic defense the same number of evaluations, four a query.
+
+    It climbs the mean objective of the draws: that of their mean probability hangs on the scale of the logits.
+    """
     if facts.randomness is Randomness.NONE:
         return Member(name=name, attack=attack, options={"queries": queries}, objective=objective)
     options = {"queries": queries // 4, "eot_samples": 4}
-    return Member(name=name, attack=attack, options=options, objective=objective, pooled=True)
+    return Member(name=name, attack=attack, options=options, objective=objective)

@@ -157,9 +157,7 @@ def _searched(rows: Rows, points: Tensor, wrong: Tensor) -> None:
     middle = (memory["low"] + memory["high"]) / 2
     memory["high"] = torch.where(wrong, middle, memory["high"])
     memory["low"] = torch.where(wrong, memory["low"], middle)
-    size = points[0].numel()
-    finest = max(size**-2.0 if rows.ball.norm is Norm.LINF else size**-1.5, FINEST)
-    _new_round(rows, memory["high"] - memory["low"] <= finest, _between(rows, memory["high"]))
+    _new_round(rows, memory["high"] - memory["low"] <= _finest(rows), _between(rows, memory["high"]))
 
 
 def _new_round(rows: Rows, begins: Tensor, edge: Tensor) -> None:
@@ -187,9 +185,21 @@ def _around(rows: Rows, rng: KeyedRandom) -> Tensor:
 
 
 def _radius(rows: Rows) -> Tensor:
-    """Returns the radius of the small sphere: a tenth in the first round, later the distance over the dimension."""
-    later = _distance(rows) / rows.ball.originals[0].numel()
+    """Returns the radius of the small sphere: a tenth in the first round, later the distance over the dimension.
+
+    That is the dimension, or its root in L2, times the interval at which the bisection ends: where float32 makes this
+    one longer, the sphere grows with it, lest all of it lie on one side of a boundary that is known less well.
+    """
+    size = rows.ball.originals[0].numel()
+    growth = size if rows.ball.norm is Norm.LINF else size**0.5
+    later = _distance(rows) / min(size, 1 / (growth * _finest(rows)))
     return torch.where(rows.memory["round"] == 1, 0.1, later.clamp(min=FINEST))
+
+
+def _finest(rows: Rows) -> float:
+    """Returns the share of the distance at which the bisection ends."""
+    size = rows.ball.originals[0].numel()
+    return max(size**-2.0 if rows.ball.norm is Norm.LINF else size**-1.5, FINEST)
 
 
 def _ahead(rows: Rows, rng: KeyedRandom) -> Tensor:

@@ -54,7 +54,7 @@ class MIM:
 
     def tell(self, rows: Rows, query: Query, answer: Answer) -> None:
         memory, ball = rows.memory, rows.ball
-        length = answer.gradient.abs().flatten(1).sum(1).clamp(min=1e-12)
+        length = answer.gradient.abs().flatten(1).sum(1).clamp(min=torch.finfo(answer.gradient.dtype).tiny)
         unit = answer.gradient / length.reshape(-1, *[1] * (answer.gradient.ndim - 1))
         memory["momentum"] = self._decay * memory["momentum"] + unit
         memory["point"] = ball.project(query.points + self._step_size * ball.eps * ball.steepest(memory["momentum"]))

@@ -79,8 +79,10 @@ class L2:
         return torch.where(scale < 1, originals + change * scale, points)
 
     def steepest(self, gradient: Tensor, eps: Tensor) -> Tensor:
-        """Returns the unit gradient."""
-        return gradient / self.size(gradient, eps).clamp(min=1e-12)
+        """Returns the unit gradient; one of tiny values is scaled first, since their squares would vanish."""
+        largest = per_ball(by_ball(gradient.abs(), eps).amax(2), gradient).clamp(min=torch.finfo(gradient.dtype).tiny)
+        scaled = gradient / largest
+        return scaled / self.size(scaled, eps).clamp(min=1e-12)
 
     def random(self, noise: Tensor, originals: Tensor, eps: Tensor) -> Tensor:
         """Returns standard normal noise scaled to length eps."""

@@ -8,6 +8,7 @@ from torch import Tensor
 from attacks.ball import Ball
 from attacks.blocks import reserve, step_uniforms
 from attacks.draws import KeyedRandom
+from attacks.incumbent import Incumbent
 from attacks.pixels import corner, from_pixels, largest, to_pixels
 from attacks.stepped import Query, Rows, where_rows
 from attacks.victim import Answer
@@ -38,6 +39,7 @@ class SparseRS:
         self.steps = queries
         self.restarts = restarts
         self.eot_samples = eot_samples
+        self._incumbent = Incumbent(noisy=eot_samples > 1)
         self._shares = torch.tensor([exchanged_share(share, step, queries) for step in range(queries + 1)])
 
     def start(self, rows: Rows, rng: KeyedRandom) -> None:
@@ -59,9 +61,7 @@ class SparseRS:
         colours = (rng.uniform(keys, originals.shape[1:], 1) < 0.5).to(originals.dtype)
         point = from_pixels(torch.where(chosen, colours, originals), ball.originals)
         order = priority.argsort(dim=-1, descending=True, stable=True)
-        rows.memory = {
-            "best_point": where_rows(known, rows.begin, point),
-            "best": torch.zeros_like(rows.step, dtype=torch.float32) - torch.inf,
+        rows.memory = self._incumbent.start(where_rows(known, rows.begin, point)) | {
             "order": order,
             "asked_order": order,
             "exchanged": torch.zeros_like(count),
@@ -78,13 +78,11 @@ class SparseRS:
         exchanged = torch.minimum(exchanged, memory["count"]) * (rows.step > 0)[:, None]
         memory["exchanged"], memory["asked_order"] = exchanged, self._shuffled(rows, random[:, :2], exchanged)
         pixels = self._recoloured(rows, random[:, 2])
-        return Query(ball.project(from_pixels(pixels, ball.originals)), gradient=False)
+        return self._incumbent.query(rows, ball.project(from_pixels(pixels, ball.originals)))
 
     def tell(self, rows: Rows, query: Query, answer: Answer) -> None:
         memory = rows.memory
-        better = answer.objective > memory["best"]
-        memory["best"] = torch.where(better, answer.objective, memory["best"])
-        memory["best_point"] = where_rows(better, query.points, memory["best_point"])
+        better = self._incumbent.learn(rows, query, answer)
         order = memory["asked_order"]
         for place in range(int(memory["exchanged"].max()) if len(rows) else 0):
             other = memory["count"] + place

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from attacks.blocks import reserve, step_uniforms
 from attacks.draws import KeyedRandom
+from attacks.incumbent import Incumbent
 from attacks.queries import Answer
-from attacks.stepped import Query, Rows
+from attacks.stepped import Query, Rows, where_rows
 from registry import Knowledge, Norm
 from registry.errors import InvalidEntryError
 
@@ -32,6 +33,7 @@ class Square:
         self.steps = queries
         self.restarts = restarts
         self.eot_samples = eot_samples
+        self._incumbent = Incumbent(noisy=eot_samples > 1)
         self._shares = torch.tensor([covered_share(p_init, i, queries) for i in range(queries + 1)])
 
     def start(self, rows: Rows, rng: KeyedRandom) -> None:
@@ -47,11 +49,8 @@ class Square:
         signs = random_signs(rng.uniform(keys, (*front, 1, width)))
         stripes = rows.ball.project(rows.ball.originals + rows.ball.eps * signs)
         known = (rows.begin != rows.ball.originals).flatten(1).any(1) & (rows.restart == 0)
-        rows.memory = {
-            "best_point": torch.where(known.reshape(-1, *[1] * (stripes.ndim - 1)), rows.begin, stripes),
-            "best": torch.full_like(rows.step, 0, dtype=torch.float32) - torch.inf,
-            "random": reserve(rows, 2 + math.prod(front)),
-        }
+        rows.memory = self._incumbent.start(where_rows(known, rows.begin, stripes))
+        rows.memory["random"] = reserve(rows, 2 + math.prod(front))
 
     def ask(self, rows: Rows, rng: KeyedRandom) -> Query:
         best = rows.memory["best_point"]
@@ -65,14 +64,10 @@ class Square:
         inside = inside.reshape(len(rows), *[1] * len(front), height, width)
         signs = random_signs(random[:, 2:]).reshape(len(rows), *front, 1, 1)
         changed = torch.where(inside, rows.ball.originals + rows.ball.eps * signs, best)
-        first = (rows.step == 0).reshape(-1, *[1] * (best.ndim - 1))
-        return Query(torch.where(first, best, rows.ball.project(changed)), gradient=False)
+        return self._incumbent.query(rows, rows.ball.project(changed))
 
     def tell(self, rows: Rows, query: Query, answer: Answer) -> None:
-        better = answer.objective > rows.memory["best"]
-        rows.memory["best"] = torch.where(better, answer.objective, rows.memory["best"])
-        mask = better.reshape(-1, *[1] * (query.points.ndim - 1))
-        rows.memory["best_point"] = torch.where(mask, query.points, rows.memory["best_point"])
+        self._incumbent.learn(rows, query, answer)
         rows.done = rows.step >= self.steps
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from attacks.blocks import reserve, step_uniforms
 from attacks.draws import KeyedRandom
+from attacks.incumbent import Incumbent
 from attacks.norms import several_balls
 from attacks.square import covered_share, random_signs, span
 from attacks.stepped import Query, Rows, where_rows
@@ -39,6 +40,7 @@ class SquareL2:
         self.steps = queries
         self.restarts = restarts
         self.eot_samples = eot_samples
+        self._incumbent = Incumbent(noisy=eot_samples > 1)
         self._shares = torch.tensor([covered_share(p_init, step, queries) for step in range(queries + 1)])
 
     def start(self, rows: Rows, rng: KeyedRandom) -> None:
@@ -52,19 +54,14 @@ class SquareL2:
         keys = rng.keys(rows.batch.sample_ids, rows.restart, 0)
         tiles = _stretch(rows, _tiles(keys, rows.begin.shape[1:], rng).to(rows.begin))
         known = (rows.begin != rows.ball.originals).flatten(1).any(1) & (rows.restart == 0)
-        rows.memory = {
-            "best_point": where_rows(known, rows.begin, tiles),
-            "best": torch.zeros_like(rows.step, dtype=torch.float32) - torch.inf,
-            "random": reserve(rows, 5 + math.prod(rows.begin.shape[1:-2])),
-        }
+        rows.memory = self._incumbent.start(where_rows(known, rows.begin, tiles))
+        rows.memory["random"] = reserve(rows, 5 + math.prod(rows.begin.shape[1:-2]))
 
     def ask(self, rows: Rows, rng: KeyedRandom) -> Query:
-        best = rows.memory["best_point"]
-        first = rows.step == 0
         random = step_uniforms(rows, rng)
-        if first.all():
-            return Query(best, gradient=False)
-        return Query(where_rows(first, best, _stretch(rows, self._change(rows, random))), gradient=False)
+        if (rows.step == 0).all():
+            return Query(rows.memory["best_point"], gradient=False)
+        return self._incumbent.query(rows, _stretch(rows, self._change(rows, random)))
 
     def _change(self, rows: Rows, random: Tensor) -> Tensor:
         """Returns the best change with one window filled anew and another one emptied."""
@@ -86,9 +83,7 @@ class SquareL2:
         return torch.where(filled, new, change * ~emptied)
 
     def tell(self, rows: Rows, query: Query, answer: Answer) -> None:
-        better = answer.objective > rows.memory["best"]
-        rows.memory["best"] = torch.where(better, answer.objective, rows.memory["best"])
-        rows.memory["best_point"] = where_rows(better, query.points, rows.memory["best_point"])
+        self._incumbent.learn(rows, query, answer)
         rows.done = rows.step >= self.steps
 
 

@@ -8,7 +8,7 @@ from attacks.ensemble_parts import averaged, score_based, through_parts
 from attacks.segmentation_members import segmentation_members
 from registry import Budget, CellFacts, Member, Need, Randomness, linf
 
-APGD = "attacks.apgd:APGD"
+APGD, MIM = "attacks.apgd:APGD", "attacks.momentum:MIM"
 EFFORTS = {
     "full": {"steps": 100, "restarts": 5, "fab": 100, "queries": 5000, "segmentation_queries": 500},
     "middle": {"steps": 100, "restarts": 1, "fab": 50, "queries": 1000, "segmentation_queries": 100},
@@ -52,10 +52,17 @@ def members(facts: CellFacts, budget: Budget) -> tuple[Member, ...]:
 def _classification(facts: CellFacts, effort: Mapping[str, int]) -> list[Member]:
     """With 2 classes cross-entropy and margin have parallel input gradients: restarts take the place of targets.
 
-    FAB is searched in full precision: it lives on the boundary, where a rounded copy decides otherwise.
+    FAB is searched in full precision: it lives on the boundary, where a rounded copy decides otherwise. Several labels
+    have no such boundary: cross-entropy, which never saturates, takes its place.
     """
     fab, steps, restarts = "attacks.fab:FAB", effort["steps"], effort["restarts"]
-    if facts.n_classes == 2 or facts.multi_label:
+    if facts.multi_label:
+        options = {"steps": steps, "restarts": restarts}
+        return [
+            Member(name="apgd-ce", attack=APGD, options=options),
+            Member(name="apgd-margin", attack=APGD, options=options, objective="margin"),
+        ]
+    if facts.n_classes == 2:
         options = {"steps": steps, "restarts": restarts}
         return [
             Member(name="apgd-margin", attack=APGD, options=options, objective="margin"),
@@ -73,10 +80,11 @@ def _classification(facts: CellFacts, effort: Mapping[str, int]) -> list[Member]
 def _stochastic(facts: CellFacts, effort: str, objective: str) -> list[Member]:
     """Draws are swept: one noisy gradient is weak, and many steps with few draws may beat few with many.
 
-    Runs with few draws are repeated; of several classes each is a target, too. No budget but the full one says more
-    than an upper bound.
+    Runs with few draws are repeated; of several classes each is a target, too. A step of APGD is as long as its best
+    noisy value allows, and one lucky draw shortens it: momentum steps of one length stand beside it. No budget but the
+    full one says more than an upper bound.
     """
-    sweep = {"full": ((1, 5), (4, 2), (16, 1)), "middle": ((1, 1), (4, 1)), "curve": ((4, 1),)}[effort]
+    sweep = {"full": ((1, 2), (4, 2), (16, 1)), "middle": ((1, 1), (4, 1)), "curve": ((4, 1),)}[effort]
     steps = 40 if effort == "curve" else 100
 
     def apgd(name: str, draws: int, restarts: int = 1, objective: str = objective, **more) -> Member:
@@ -85,7 +93,12 @@ def _stochastic(facts: CellFacts, effort: str, objective: str) -> list[Member]:
 
     members = [apgd(f"apgd-eot{draws}", draws, restarts) for draws, restarts in sweep]
     most = sweep[-1][0]
-    members.append(apgd(f"apgd-pooled{most}", most, pooled=True))
+    momentum = {"steps": steps, "step_size": 0.1, "decay": 0.9}
+    for name, draws, pooled in (("mim-eot4", 4, False), (f"mim-pooled{most}", most, True)):
+        options = momentum | {"eot_samples": draws}
+        members.append(Member(name=name, attack=MIM, options=options, objective=objective, pooled=pooled))
+    if facts.task == "segmentation":
+        members.append(apgd("apgd-sharp-eot4", 4, 1, "sharp-dice"))
     if facts.task == "classification" and facts.n_classes > 2 and not facts.multi_label:
         targets = min(9 if effort == "full" else 3, facts.n_classes - 1)
         members.append(apgd("apgd-targeted-eot4", 4, targets, "targeted-margin"))

@@ -31,7 +31,7 @@ def members(facts: CellFacts, budget: Budget) -> tuple[Member, ...]:
     if stochastic:
         options, source = {"steps": steps, "restarts": 2}, Need.FROZEN_DRAW
         ensemble.append(Member(name="frozen-draw", attack=pgd, options=options, objective="margin", source=source))
-    ensemble += through_parts(facts, pgd, steps // 2, "margin", draws=4)
+    ensemble += through_parts(facts, pgd, steps // 2, "margin", draws=4, restarts=3)
     if budget.size <= 1:
         options, attack = {"queries": EXHAUSTIVE} | draws, "attacks.one_pixel:OnePixel"
         ensemble.append(Member(name="one-pixel", attack=attack, options=options, objective="margin"))

@@ -26,8 +26,12 @@ def members(facts: CellFacts, budget: Budget) -> tuple[Member, ...]:
         ensemble.append(Member(name="apgd-targeted-margin", attack=APGD, options=options, objective="targeted-margin"))
     if stochastic:  # FAB walks along a boundary, which moves with every draw
         run, source = {"steps": steps}, Need.FROZEN_DRAW
-        ensemble.append(Member(name="apgd-pooled", attack=APGD, options=run | draws, objective="margin", pooled=True))
+        momentum = {"steps": steps, "step_size": 0.1, "decay": 0.9} | draws
+        mim = "attacks.momentum:MIM"
+        ensemble.append(Member(name="mim-pooled", attack=mim, options=momentum, objective="margin", pooled=True))
         ensemble.append(Member(name="frozen-draw", attack=APGD, options=run, objective="margin", source=source))
+    elif facts.multi_label:  # several labels have no boundary to walk along
+        ensemble.append(Member(name="apgd-ce", attack=APGD, options={"steps": steps, "restarts": restarts}))
     else:
         options = {"steps": steps} | ({"targets": targets} if several else {})
         aim = "targeted-margin" if several else "margin"

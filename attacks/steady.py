@@ -29,8 +29,8 @@ def fewest_steady_rows(victim: ModelVictim, batch: Batch) -> int:
     """
     slots = victim.slots
     full = batch.take(torch.arange(slots, device=batch.inputs.device) % len(batch))
-    probe = ModelVictim(copy.deepcopy(victim.model), victim.task, slots=slots, randomness=victim.randomness)
-    probe.fewest = FEWEST_ROWS
+    copied, options = copy.deepcopy(victim.model), {"randomness": victim.randomness, "scored": victim.scored}
+    probe = ModelVictim(copied, victim.task, slots=slots, fewest=FEWEST_ROWS, **options)
     whole = _answer(probe, full)
     sizes = sorted({size for size in (*PROBED, slots // 2, slots - 1) if FEWEST_ROWS <= size < slots}, reverse=True)
     for size in sizes:

@@ -56,6 +56,7 @@ class ModelVictim:
         seed: Seed of the model's own draws.
         frozen_draw: Index of the one draw that every query sees, whatever it asks for; None for the draws asked for.
         spent: Counter to add to.
+        scored: Whether outputs are what the task scores; features are not, and every score of theirs is 0.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class ModelVictim:
         seed: int = 0,
         frozen_draw: int | None = None,
         spent: Spent | None = None,
+        scored: bool = True,
     ) -> None:
         self.model = model
         self.task = task
@@ -76,6 +78,7 @@ class ModelVictim:
         self.fewest = slots if fewest is None else min(fewest, slots)
         self.randomness = randomness
         self.spent = spent or Spent()
+        self.scored = scored
         self._frozen_draw = frozen_draw
         self._noise = KeyedRandom(seed=seed, stream=1)
 
@@ -148,6 +151,8 @@ class ModelVictim:
                     found = torch.autograd.grad(values.sum(), inputs, allow_unused=True)[0]
                     slope = slope if found is None else found
                 slope = slope[:rows]
+        if not self.scored:
+            return Answer(values.detach(), torch.zeros_like(progress), slope)
         with torch.no_grad():
             detached = _detach(outputs)
             score = self.task.score(self.task.decode(detached, batch), batch)

@@ -73,7 +73,7 @@ def access_to(
     for need in (Need.BARE, Need.MECHANISM):
         part = shown(subject.model, str(need)) if protocol.budgets else None
         if part is not None:
-            surrogates[str(need)] = victim(part, subject.randomness)
+            surrogates[str(need)] = victim(part, subject.randomness, scored=need is not Need.MECHANISM)
     facts = CellFacts(
         task=subject.task.spec.name,
         n_classes=subject.spec.n_classes,

@@ -242,10 +242,11 @@ def test_the_standard_ensemble_grows_with_the_facts():
     assert names(n_classes=2, has_twin=False) == {"apgd-margin", "fab", "square"}
     assert names() == {"apgd-ce", "apgd-targeted-margin", "fab-targeted", "transfer", "square"}
     assert names(stages=("jpeg",)) == names() | {"pgd-bpda"}
-    assert names(multi_label=True) == {"apgd-margin", "fab", "transfer", "square"}
-    noisy = {"apgd-eot1", "apgd-eot4", "apgd-eot16", "apgd-pooled16", "frozen-draw", "transfer", "square"}
+    assert names(multi_label=True) == {"apgd-ce", "apgd-margin", "transfer", "square"}
+    noisy = {"apgd-eot1", "apgd-eot4", "apgd-eot16", "mim-eot4", "mim-pooled16", "frozen-draw", "transfer", "square"}
     assert names(randomness=Randomness.SAMPLE, n_classes=2) == noisy
     assert names(randomness=Randomness.SAMPLE) == noisy | {"apgd-targeted-eot4"}
+    assert names(task="segmentation", randomness=Randomness.SAMPLE) == noisy | {"apgd-sharp-eot4"}
     assert names(task="segmentation") == {"apgd-dice", "apgd-sharp-dice", "apgd-js", "transfer", "square"}
     facts = CellFacts(task="classification", n_classes=20)
     members = {m.name: m for m in PROTOCOLS["standard"].ensemble(facts, linf(4 / 255))}

@@ -262,3 +262,12 @@ def test_budgets_that_do_not_fit_are_refused():
         ball_for(corruption, Budget(norm=Norm.SEVERITY, eps=3), torch.zeros(2, 2, 4, 4))
     with pytest.raises(InvalidEntryError, match="joint"):
         ball_for(ThreatModel(scope=Scope.JOINT), Budget(norm=Norm.LINF, eps=(0.1, 0.2)), torch.zeros(2, 2, 1, 4, 4))
+
+
+@pytest.mark.parametrize("size", [1e-14, 1e-25, 1e-37])
+def test_the_steepest_l2_step_of_a_tiny_gradient_has_unit_length(size):
+    ball = Ball(norm=Norm.L2, originals=torch.rand(3, 1, 4, 4), eps=torch.full((1, 1, 1, 1), 0.5))
+    gradient = normal(3, 1, 4, 4, seed=1)
+    found = ball.steepest(gradient * size)
+    assert torch.allclose(found.flatten(1).norm(dim=1), torch.ones(3), atol=1e-4)
+    assert torch.allclose(found, ball.steepest(gradient), atol=1e-2)

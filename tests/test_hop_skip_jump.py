@@ -9,7 +9,7 @@ from torch import nn
 
 from attacks.ball import Ball
 from attacks.draws import KeyedRandom
-from attacks.hop_skip_jump import ESTIMATE, LEAP, SEARCH, START, HopSkipJump
+from attacks.hop_skip_jump import ESTIMATE, LEAP, SEARCH, START, HopSkipJump, _distance, _finest, _radius
 from attacks.stepped import Rows
 from attacks.victim import Answer
 from datasets.batch import Batch
@@ -54,6 +54,18 @@ def halfspace(n=6, seed=0):
     values = ((inputs - 0.5) * weight).flatten(1).sum(1)
     chosen = ((values < -0.3) & (values > -0.8)).nonzero()[:n, 0]
     return inputs[chosen], (lambda points: ((points - 0.5) * weight).flatten(1).sum(1) > 0), -values[chosen], weight
+
+
+@pytest.mark.parametrize("norm", [Norm.LINF, Norm.L2])
+@pytest.mark.parametrize("edge", [28, 64, 128])
+def test_the_sphere_is_wider_than_what_the_bisection_leaves_open(norm, edge):
+    """In float32 the interval has a floor; a smaller sphere would lie on one side of the boundary as a whole."""
+    rows = rows_for(torch.full((1, 3, edge, edge), 0.5), norm)
+    rows.memory = {"wrong": rows.ball.originals + 0.1, "round": torch.tensor([2])}
+    size, distance = 3 * edge**2, _distance(rows)
+    growth = size if norm is Norm.LINF else size**0.5
+    assert float(_radius(rows)) == pytest.approx(float(distance) * growth * _finest(rows), rel=1e-5)
+    assert float(_radius(rows)) >= float(distance) / size * (1 - 1e-6)
 
 
 @pytest.mark.parametrize("norm", [Norm.LINF, Norm.L2])

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
+from attacks.engine import run_protocol
 from attacks.objectives import objective_for
 from attacks.soundness.views import BPDA, TRUE, all_views, first_view
 from attacks.standard_ensemble import members
 from benchmark.access import Subject, access_to
 from benchmark.obstacles import suit_obstacle
-from datasets.tasks.classification import Classification
+from datasets.tasks.classification import Classification, MultiLabelClassification
 from defenses.stages import declared_stages, hidden_stages
 from registry import (
     PROTOCOLS,
     AttackProtocol,
+    Budget,
     CellFacts,
     DatasetSpec,
     DefenseEntry,
     Family,
     Member,
     Need,
+    Norm,
     Randomness,
     Recipe,
     ThreatModel,
@@ -119,8 +124,6 @@ def test_what_a_model_shows_becomes_a_surrogate_and_a_fact():
 
 @pytest.mark.parametrize("member", [AIMED, BARE], ids=lambda member: member.name)
 def test_attacks_on_the_parts_are_scored_through_the_whole(member):
-    from attacks.engine import run_protocol
-
     model, _ = purified()
     batch, rules, access, facts = cell(model, member)
     outcome = run_protocol(access, batch, rules, facts).budgets[0]
@@ -128,6 +131,30 @@ def test_attacks_on_the_parts_are_scored_through_the_whole(member):
     assert done.errors == 0 and done.broken > 0
     wrong = model(outcome.points).argmax(1) != batch.targets["label"]
     assert torch.equal(outcome.scores == 0, wrong)
+
+
+def test_the_l0_attack_on_features_leaves_the_original():
+    """There the distance is flat: its only run would end at once."""
+    load_entries()
+    facts = CellFacts(task="classification", n_classes=3, has_mechanism=True)
+    budget = Budget(norm=Norm.L0, eps=5)
+    (member,) = (m for m in PROTOCOLS["standard:l0"].ensemble(facts, budget) if m.name == "pgd0-features")
+    model, _ = purified()
+    batch, rules, access, facts = cell(model, member)
+    rules = replace(rules, threat_model=ThreatModel(norm=Norm.L0), budgets=(budget,))
+    (done,) = run_protocol(access, batch, rules, facts).budgets[0].members
+    assert done.errors == done.unmoved == 0 and done.broken > 0
+
+
+def test_features_need_not_look_like_outputs():
+    """Several labels are compared one by one, and 16 features are not 3 labels."""
+    model, _ = purified()
+    batch, rules, *_ = cell(model, AIMED)
+    task, labels = MultiLabelClassification(3), (model(batch.inputs) > 0).to(torch.float32)
+    subject, batch = Subject(model=model, task=task, spec=SPEC), batch.with_target("labels", labels)
+    access, facts = access_to(subject, batch, rules, slots=16, seed=0)
+    (found,) = run_protocol(access, batch, rules, facts).budgets
+    assert found.members[0].errors == 0 and (found.scores < 1).any()
 
 
 def test_feature_distance_is_the_squared_distance_from_the_features_of_the_originals():

@@ -21,7 +21,7 @@ from tests.test_architectures import parameters, spec
 from tests.test_recipes import toy_dataset
 
 load_entries()
-SAMPLE = ("Dhar2026UMAN", "Dhar2026NUMAN", "Dhar2026LUMAN", "GaussianInputNoise")
+SAMPLE = ("Dhar2026UMAN", "Dhar2026UMANTuned", "Dhar2026NUMAN", "Dhar2026LUMAN", "GaussianInputNoise")
 MODEL = ("He2019PNI", "Dong2023RPF")
 
 

@@ -100,7 +100,9 @@ def test_the_best_target_is_the_margin():
 def test_several_labels():
     logits, task = torch.tensor([[2.0, -1.0, 0.5], [2.0, -1.0, 0.5]]), MultiLabelClassification(3)
     batch = labelled(torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 1.0]]))
-    assert value("margin", logits, batch, task).tolist() == pytest.approx([(-2 - 1 - 0.5) / 3, (2 + 1 - 0.5) / 3])
+    shares = [sum(1 / (1 + math.exp(-z)) for z in row) / 3 for row in ((-2, -1, -0.5), (2, 1, -0.5))]
+    assert value("margin", logits, batch, task).tolist() == pytest.approx(shares)
+    assert value("margin", 1e4 * logits, batch, task).tolist() == pytest.approx([0, 2 / 3])  # labels that are wrong
     losses = [[math.log1p(math.exp(-z)) for z in row] for row in ((2, 1, 0.5), (-2, -1, 0.5))]
     assert value("cross-entropy", logits, batch, task).tolist() == pytest.approx([sum(r) / 3 for r in losses], rel=1e-5)
 

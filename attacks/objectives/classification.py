@@ -25,7 +25,8 @@ class CrossEntropy:
 class Margin:
     """Largest wrong logit minus the true one; over 0 the prediction is wrong. Exists from 2 classes on.
 
-    Multi-label: the mean over labels of the logit's distance on the wrong side.
+    Multi-label: the mean over labels of the sigmoid of the logit's distance on the wrong side, a smooth share of wrong
+    labels. The mean distance itself has no bound, and an attack would spend eps on labels that are wrong already.
     Source: Carlini & Wagner 2017, arXiv:1608.04644, section V-B, f6.
     """
 
@@ -35,7 +36,7 @@ class Margin:
     def __call__(self, logits: Tensor, batch: Batch, progress: Tensor) -> Tensor:
         """Returns (N,) from logits (N, classes)."""
         if self._multi_label:
-            return (logits * (1 - 2 * batch.targets["labels"])).mean(1)
+            return (logits * (1 - 2 * batch.targets["labels"])).sigmoid().mean(1)
         label = batch.targets["label"][:, None]
         true = logits.gather(1, label)[:, 0]
         return logits.scatter(1, label, -torch.inf).amax(1) - true

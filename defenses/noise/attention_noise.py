@@ -93,7 +93,7 @@ class NUMAN(_NoisyGate):
 
 
 class LUMAN(_NoisyGate):
-    """Gates of learned noise on features: y = x * (clip(SA(x) + m_s) * clip(CA(x) + m_c))^power, clipped to [0, 1].
+    """Gates of learned noise on features: y = x * (clip(SA(x) + m_s) * clip(CA(x) + m_c))^3, clipped to [0, 1].
 
     The noise is m = omega * (n + n^2) with Gaussian n: biased by omega * sigma^2, and never below -omega / 4 where
     omega is positive. Inputs may be negative; their gates are mostly shut.
@@ -101,14 +101,12 @@ class LUMAN(_NoisyGate):
     Args:
         channels: Channels of the features.
         sigma: Standard deviation of n; 1 in the paper, 0 for gates without noise, whose omegas then have no effect.
-        power: To which the gates are raised; 3 in the last of the published definitions, 1 in earlier ones.
     Source: Dhar et al. 2026, doi:10.1016/j.inffus.2025.103822; the last of the definitions in the authors' notebooks,
     depth 1. Two learned scalars, both 1 at first.
     """
 
-    def __init__(self, channels: int, sigma: float = 1.0, power: int = 3) -> None:
+    def __init__(self, channels: int, sigma: float = 1.0) -> None:
         super().__init__(channels, sigma)
-        self.power = power
         self.omega_spatial = nn.Parameter(torch.ones(1), requires_grad=sigma > 0)
         self.omega_channel = nn.Parameter(torch.ones(1), requires_grad=sigma > 0)
 
@@ -118,7 +116,7 @@ class LUMAN(_NoisyGate):
         if self.sigma:
             spatial = spatial + self.omega_spatial * self._skewed(inputs)
             channel = channel + self.omega_channel * self._skewed(inputs)
-        return inputs * (spatial.clamp(0, 1) * channel.clamp(0, 1)) ** self.power
+        return inputs * (spatial.clamp(0, 1) * channel.clamp(0, 1)) ** 3
 
     def _skewed(self, like: Tensor) -> Tensor:
         noise = self.sigma * torch.randn_like(like)

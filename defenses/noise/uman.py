@@ -26,16 +26,15 @@ class GatedBlock(nn.Module):
         channels: Channels that go out.
         stride: Stride of the first convolution and of the shortcut.
         sigma: Standard deviation of the gates' noise; None for a block without gates.
-        power: To which the gates are raised.
     Source: Dhar et al. 2026, doi:10.1016/j.inffus.2025.103822, as in the authors' published notebook.
     """
 
-    def __init__(self, in_channels: int, channels: int, stride: int, *, sigma: float | None, power: int = 3) -> None:
+    def __init__(self, in_channels: int, channels: int, stride: int, *, sigma: float | None) -> None:
         super().__init__()
-        self.gate_input = _gate(in_channels, sigma, power)
+        self.gate_input = _gate(in_channels, sigma)
         self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, 1, bias=False)
         self.norm1 = nn.BatchNorm2d(channels)
-        self.gate_hidden = _gate(channels, sigma, power)
+        self.gate_hidden = _gate(channels, sigma)
         self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
         self.norm2 = nn.BatchNorm2d(channels)
         self.shortcut: nn.Module = nn.Identity()
@@ -43,7 +42,7 @@ class GatedBlock(nn.Module):
             self.shortcut = nn.Sequential(
                 nn.Conv2d(in_channels, channels, 1, stride, bias=False), nn.BatchNorm2d(channels)
             )
-        self.gate_sum = _gate(channels, sigma, power)
+        self.gate_sum = _gate(channels, sigma)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Returns features of 0 or more; inputs are (N, C, H, W)."""
@@ -53,7 +52,7 @@ class GatedBlock(nn.Module):
 
 
 class UMAN(nn.Module):
-    """ResNet-18 with one NUMAN on the image and 26 LUMAN on its features; either kind can be left out.
+    """ResNet-18 with one NUMAN on the image and 26 LUMAN on its features; either kind can be left out, or most LUMAN.
 
     Images are not normalised: the gates are made for values in [0, 1].
 
@@ -66,7 +65,7 @@ class UMAN(nn.Module):
         stem_stride: Of the 3 x 3 stem: 1 keeps the resolution, 2 halves it.
         input_sigma: Standard deviation of NUMAN's noise, 0 for gates without noise; None for no gate on the image.
         feature_sigma: The same of LUMAN.
-        power: To which LUMAN's gates are raised.
+        gated_blocks: Whether the residual blocks have gates; without them the first and the last LUMAN are left.
     Source: Dhar et al. 2026, doi:10.1016/j.inffus.2025.103822, as in the authors' published notebook; logits instead of
     sigmoid outputs.
     """
@@ -81,7 +80,7 @@ class UMAN(nn.Module):
         stem_stride: int = 1,
         input_sigma: float | None = 1.0,
         feature_sigma: float | None = 1.0,
-        power: int = 3,
+        gated_blocks: bool = True,
     ) -> None:
         super().__init__()
         self.full = full
@@ -89,15 +88,15 @@ class UMAN(nn.Module):
         edge, stride = (7, 2) if full else (3, stem_stride)
         stem = [nn.Conv2d(in_channels, width, edge, stride, edge // 2, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
         self.stem = nn.Sequential(*stem, *([nn.MaxPool2d(3, 2, 1)] if full else []))
-        self.gate_stem = _gate(width, feature_sigma, power)
-        blocks, channels = [], width
+        self.gate_stem = _gate(width, feature_sigma)
+        blocks, channels, block_sigma = [], width, feature_sigma if gated_blocks else None
         for stage in range(4):
             for position in range(2):
                 stride = 2 if stage > 0 and position == 0 else 1
-                blocks.append(GatedBlock(channels, width * 2**stage, stride, sigma=feature_sigma, power=power))
+                blocks.append(GatedBlock(channels, width * 2**stage, stride, sigma=block_sigma))
                 channels = width * 2**stage
         self.blocks = nn.Sequential(*blocks)
-        self.gate_last = _gate(channels, feature_sigma, power)
+        self.gate_last = _gate(channels, feature_sigma)
         self.head = nn.Linear(channels, n_outputs)
         for module in (*self.stem.modules(), *self.blocks.modules()):
             if isinstance(module, nn.Conv2d) and module.bias is None:  # the gates' convolutions keep torch's default
@@ -117,7 +116,7 @@ def build(
     *,
     input_sigma: float | None = 1.0,
     feature_sigma: float | None = 1.0,
-    power: int = 3,
+    gated_blocks: bool = True,
     full: bool | None = None,
     width: int | None = None,
 ) -> UMAN:
@@ -127,7 +126,7 @@ def build(
         dataset: Single images with class labels.
         input_sigma: Standard deviation of NUMAN's noise, 0 for gates without noise, None for no gate on the image.
         feature_sigma: The same of LUMAN.
-        power: To which LUMAN's gates are raised.
+        gated_blocks: Whether the residual blocks have gates, too.
         full: Whether to build the published stem and width; None for 128 pixels and more.
         width: Channels of the first stage in place of the default, which is 64 where `full`, else that of the narrow
             ResNet-18.
@@ -151,9 +150,9 @@ def build(
         stem_stride=2 if height >= STRIDED_STEM_FROM else 1,
         input_sigma=input_sigma,
         feature_sigma=feature_sigma,
-        power=power,
+        gated_blocks=gated_blocks,
     )
 
 
-def _gate(channels: int, sigma: float | None, power: int) -> nn.Module:
-    return nn.Identity() if sigma is None else LUMAN(channels, sigma, power)
+def _gate(channels: int, sigma: float | None) -> nn.Module:
+    return nn.Identity() if sigma is None else LUMAN(channels, sigma)
