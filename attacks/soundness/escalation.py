@@ -167,7 +167,10 @@ class Escalator:
         return torch.where((found >= 0).reshape(shape), batch.inputs[found.clamp(min=0)], batch.inputs[alive])
 
     def _more_queries(self) -> list[Member]:
-        """Returns black-box members with twice the queries, a decision-based one, and estimated gradients."""
+        """Returns black-box members with twice the queries, a decision-based one, and estimated gradients.
+
+        Decisions are for 0/1 scores: of a graded one they say no more than on which side of one value it lies.
+        """
         ours = [m.member for m in self._main.members if knowledge_of(m.member) is not Knowledge.WHITE_BOX]
         members = []
         for member in ours:
@@ -176,7 +179,8 @@ class Escalator:
         if not ours and self._cell.protocol.threat_model.norm is Norm.LINF:
             members.append(_score_based("square", "attacks.square:Square", {"queries": QUERIES}, self._objectives[0]))
         decided = any(knowledge_of(member) is Knowledge.DECISION_BASED for member in ours)
-        if not decided and find_spec(DECISION_BASED.partition(":")[0]):
+        graded = self._victim.task.stop_at <= 0
+        if not (decided or graded) and find_spec(DECISION_BASED.partition(":")[0]):
             members.append(_score_based("hop-skip-jump", DECISION_BASED, {"queries": DECISIONS}, self._objectives[0]))
         options = {"iterations": ESTIMATES, "pairs": 32}
         estimated = "attacks.finite_differences:FiniteDifferences"
