@@ -13,9 +13,7 @@ from attacks.soundness import examination as soundness
 from attacks.soundness.escalation import Escalator
 from attacks.soundness.examination import examine
 from benchmark.soundness_summary import escalation_of, flags_of
-from datasets.tasks.classification import Classification
-from datasets.tasks.segmentation import Segmentation
-from registry import Budget, Member, Norm, Randomness, ThreatModel, linf
+from registry import Budget, CellFacts, Member, Norm, Randomness, ThreatModel, linf
 from results import verdict
 from tests.soundness_toys import (
     CROSS_ENTROPY,
@@ -288,12 +286,19 @@ def test_black_box_breaks_are_compared_on_what_was_left():
     assert "black-box-beats-white-box" not in found.red
 
 
-@pytest.mark.parametrize(("task", "decided"), [(Classification(2), True), (Segmentation(2), False)])
-def test_decisions_are_asked_where_scores_are_decisions(task, decided):
+@pytest.mark.parametrize(
+    ("facts", "decided"),
+    [
+        (CellFacts(task="classification", n_classes=2), True),
+        (CellFacts(task="classification", n_classes=14, multi_label=True), False),
+        (CellFacts(task="segmentation", n_classes=3), False),
+    ],
+    ids=["one label", "several labels", "label maps"],
+)
+def test_decisions_are_asked_where_scores_are_decisions(facts, decided):
     """A Dice on one side of one value says nothing of how to lower it, and 2000 queries an image are dear."""
     escalator = Escalator.__new__(Escalator)
-    escalator._victim, escalator._objectives = SimpleNamespace(task=task), ("margin",)
-    escalator._main = SimpleNamespace(members=())
-    escalator._cell = SimpleNamespace(protocol=SimpleNamespace(threat_model=ThreatModel()))
+    escalator._objectives, escalator._main = ("margin",), SimpleNamespace(members=())
+    escalator._cell = SimpleNamespace(facts=facts, protocol=SimpleNamespace(threat_model=ThreatModel()))
     names = [member.name for member in escalator._more_queries()]
     assert ("hop-skip-jump" in names) is decided and {"square", "finite-differences"} <= set(names)
