@@ -26,12 +26,12 @@ class Incumbent:
         self._noisy = noisy
 
     def start(self, points: Tensor) -> dict[str, Tensor]:
-        """Returns what the memory holds at first: the points, without a value."""
+        """Returns what the memory holds at first: the points, (N, ...), without a value, float32 (N,)."""
         none = points.new_zeros(len(points))
         return {"best_point": points, "best": none - torch.inf, "measured": none}
 
     def query(self, rows: Rows, candidates: Tensor) -> Query:
-        """Asks for the candidates, or for the best points at their turn and at the first step."""
+        """Asks for the candidates, (N, ...), or for the best points at their turn and at the first step."""
         again = self._again(rows.step) | (rows.step == 0)
         return Query(where_rows(again, rows.memory["best_point"], candidates), gradient=False)
 

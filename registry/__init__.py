@@ -6,7 +6,7 @@ from registry.dataset import SPLITS, DatasetSpec, HarmfulConfusion, Source
 from registry.defense import TWIN, Checkpoint, Claim, DefenseEntry, Family, KnownBy, Paper, Randomness, Recipe, Truth
 from registry.discovery import ROOT, BrokenEntry, load_entries
 from registry.lazy import Reference, resolve
-from registry.metric import DRAW_METRICS, RESTORATION, MetricSpec, TaskSpec
+from registry.metric import DRAW_METRICS, RESTORATION, MetricSpec, TaskSpec, settling_limit
 from registry.suite import Suite
 from registry.tasks import BUILT_IN_TASKS
 from registry.threat_model import (
@@ -76,4 +76,5 @@ __all__ = [
     "linf",
     "load_entries",
     "resolve",
+    "settling_limit",
 ]

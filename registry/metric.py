@@ -94,3 +94,11 @@ RESTORATION = (
     ),
 )
 """How far the images that a purifier or filter hands on are from the clean ones; records of any task may hold them."""
+
+
+def settling_limit(n: int) -> float:
+    """Returns by how many of n samples more effort may lower the summed scores of a row that has settled.
+
+    Three samples, or half a percent of them where that is more.
+    """
+    return max(3.0, 0.005 * n)

@@ -24,7 +24,7 @@ OWN_METRICS = frozenset({"clean", "robust", "attack_success_rate", CERTIFIED, MA
 
 
 NEVER_RANKS = "its entry says that it never ranks"
-FEW_DRAWS = "an upper bound: away from the ranked budget randomised defenses are attacked with few draws"
+FEW_DRAWS = "an upper bound: more draws are tried at the data set's ranked budget alone, here they might lower it"
 DETECTOR = "a detector: rejecting an attacked image counts as right, so it has no rank among classifiers"
 
 

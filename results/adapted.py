@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from itertools import accumulate
 
-from registry import Budget, Norm
+from registry import Budget, Norm, settling_limit
 from results.best_known import is_stochastic
 from results.record import BudgetResult, EvaluationRecord
 
@@ -16,9 +16,6 @@ ADAPTIVE = {"purification": "adaptive:purifier", "noise injection": SWEEP}
 """The protocol that knows the trick of a family; without it a number of theirs in the Linf ball is an upper bound.
 Other norms have no such protocol: what ranks there goes through the whole defense by scores alone or by its gradient.
 """
-
-FLAT = (3.0, 0.005)
-"""Samples, and share of them: a score that falls by more than the larger of both has not settled."""
 
 Tried = Mapping[str, BudgetResult | None]
 """The other protocols that attacked the weights of a record, and what each did at the row's budget, None if nothing."""
@@ -40,19 +37,27 @@ def unsettled(record: EvaluationRecord, budget: Budget, tried: Tried) -> Iterato
         if budget.norm is Norm.LINF:
             cell = f"--dataset {record.dataset['name']} --defense {defense['name']} --protocol {needed}"
             yield f"{needed}, which knows its trick, has not attacked it: python -m benchmark run --suite full {cell}"
+    elif needed == SWEEP:
+        yield from _still_falling(tried[SWEEP], budget)
+
+
+def _still_falling(sweep: BudgetResult | None, budget: Budget) -> Iterator[str]:
+    if sweep is None:
+        yield f"{SWEEP} did not attack it at {budget.label}: nothing shows that more draws would not lower the score"
         return
-    result = tried[needed]
-    if needed == SWEEP and result is not None:
-        fall, n = late_fall(result), result.metrics["robust"].n
-        if fall * n > max(FLAT[0], FLAT[1] * n):
-            yield f"the second half of the draws of {SWEEP} still lowered the score by {fall:.1%}"
+    fall, n = late_fall(sweep), sweep.metrics["robust"].n
+    if fall == float("inf"):
+        yield f"the members of {SWEEP} do not show whether more draws would lower the score; run it again"
+    elif fall * n > settling_limit(n):
+        yield f"the second half of the draws of {SWEEP} still lowered the score by {fall:.1%}"
 
 
 def late_fall(result: BudgetResult) -> float:
     """Returns by how much the members lowered the mean worst score after half of all gradients were spent.
 
-    Infinity where one member spent more than half before anything was scored: nothing shows where the curve goes.
+    Infinity where nothing shows how the curve goes on: no gradient was spent, or one member spent more than half of
+    all before anything was scored.
     """
     spent = list(accumulate(member.backwards for member in result.members))
-    early = [m.robust_after for m, total in zip(result.members, spent, strict=True) if total <= spent[-1] / 2]
+    early = [m.robust_after for m, total in zip(result.members, spent, strict=True) if 0 < total <= spent[-1] / 2]
     return early[-1] - result.members[-1].robust_after if early else float("inf")

@@ -1,6 +1,5 @@
 """Random searches on noisy values: a lucky one is measured again, and does not bar the way."""
 
-import pytest
 import torch
 
 from attacks.incumbent import EVERY, Incumbent
@@ -40,13 +39,11 @@ def test_the_turn_asks_for_the_best_point_itself():
     assert isinstance(query, Query) and query.points.flatten().tolist() == [1, 0]
 
 
-@pytest.mark.parametrize("name", ["square:Square"])
-def test_square_is_stronger_on_a_noisy_model(name, monkeypatch):
+def test_square_is_stronger_on_a_noisy_model(monkeypatch):
     model = linear(2, shape=(1, 8, 8))
     batch, noisy = batch_for(model, images(40, shape=(1, 8, 8))), NoisyInput(model, 0.15, 0.0)
-    member = Member(
-        name="square", attack=f"attacks.{name}", options={"queries": 300, "eot_samples": 4}, objective="margin"
-    )
+    options = {"queries": 300, "eot_samples": 4}
+    member = Member(name="square", attack="attacks.square:Square", options=options, objective="margin")
 
     def left() -> float:
         outcome = attack(noisy, batch, protocol_of(member, eps=(0.06,)), randomness=Randomness.SAMPLE, slots=40)

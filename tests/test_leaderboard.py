@@ -389,7 +389,8 @@ def test_randomised_defenses_have_upper_bounds_away_from_the_ranked_budget(tmp_p
     assert {row.defense.name: row.upper_bound for row in other.rows} == {"Noisy": True, "Undefended": False}
     assert row_of(other, "Noisy").reasons == (FEW_DRAWS,)
     assert (row_of(other, "Noisy").status, row_of(other, "Noisy").rank) == ("contested", None)
-    assert row_of(board_at(standings, "Linf 16/255"), "Noisy").standing.value > 0.01
+    broken = standings_of(tmp_path / "broken", make_record(defense=noisy, robust=(0.75, 0.7, 0.6, 0.0, 0.0)))
+    assert row_of(board_at(broken, "Linf 8/255"), "Noisy").status == "verified"  # an upper bound of 0 says it all
     assert "≤" not in render_board_markdown(ranked)
     assert next(line for line in render_board_markdown(other).splitlines() if "≤" in line).startswith("| – | [Noisy]")
     exported = {(r["defense"], r["threat_model"]["label"]): r for r in json.loads(render_json(standings))["rows"]}

@@ -17,7 +17,7 @@ from attacks.soundness.views import View
 from attacks.soundness.witness import witnesses
 from attacks.victim import Draws
 from datasets.tasks.base import Task
-from registry import Knowledge, Member, Norm, Randomness, linf
+from registry import Knowledge, Member, Norm, Randomness, linf, settling_limit
 from registry.threat_model import EVERYTHING
 
 WALKS = (0.025, 0.1)
@@ -73,7 +73,7 @@ def not_converged(
         found, found_scores = points.clone(), scores.clone()
         found[left], found_scores[left] = run.points, run.scores
         lowered.append(_take_worse(victim, audited, points, scores, found, found_scores))
-    limit, total = max(3.0, 0.005 * len(rows)), sum(lowered)
+    limit, total = settling_limit(len(rows)), sum(lowered)
     draws = f" and {double.eot_samples} draws a gradient" if double.eot_samples > 1 else ""
     failed = "; ".join(filter(None, errors))
     finding = Finding(

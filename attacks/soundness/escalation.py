@@ -23,7 +23,7 @@ from attacks.soundness.fresh import Cell, FreshRun, knowledge_of, run_fresh
 from attacks.soundness.ledger import Ledger
 from attacks.soundness.views import View, all_views
 from attacks.soundness.witness import witnesses
-from registry import Knowledge, Member, Norm, Randomness
+from registry import Knowledge, Member, Norm, Randomness, settling_limit
 
 _log = logging.getLogger(__name__)
 
@@ -154,7 +154,7 @@ class Escalator:
             before = float(self._ledger.scores.sum())
             members = view.members(self._cell.facts, self._objectives, VIEW_STEPS, 1)
             yield f"{draws} draws", view.access, members, None
-            flat = before - float(self._ledger.scores.sum()) <= max(3.0, 0.005 * len(self._ledger.scores))
+            flat = before - float(self._ledger.scores.sum()) <= settling_limit(len(self._ledger.scores))
         self._strongest = view
         return view
 
