@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from attacks.engine import Outcome, run_protocol
+from attacks.journal import Journal, NoJournal
 from attacks.log_probabilities import LogProbabilities, are_probabilities
 from attacks.shell import admit_inputs
 from attacks.soundness.escalation import Escalation
@@ -51,7 +52,14 @@ class Identity:
 
 
 def assess(
-    subject: Subject, batch: Batch, protocol: AttackProtocol, identity: Identity, *, device: str, progress: Progress
+    subject: Subject,
+    batch: Batch,
+    protocol: AttackProtocol,
+    identity: Identity,
+    *,
+    device: str,
+    progress: Progress,
+    journal: Journal | None = None,
 ) -> tuple[EvaluationRecord, pd.DataFrame, Adversarials | None]:
     """Returns the record of one evaluation, its sample table and its certificates.
 
@@ -62,24 +70,26 @@ def assess(
         identity: What the record says beside results.
         device: Torch device.
         progress: Told the share that is done, and what is running.
+        journal: What the cell has done before it was interrupted; kept up to date.
 
     Raises:
         ModelContractError: The model's outputs are not what its task scores.
         InputContractError: Inputs or targets lie outside their range.
     """
     began, where = time.perf_counter(), provenance(device)
-    batch = batch.to(device)
+    batch, journal = batch.to(device), journal or NoJournal()
     admit_inputs(batch)
     subject.task.check_targets(batch)
     with full_precision():
         defended, subject = subject.model, check_model(subject, batch)
         batch = marked(subject, batch)
-        run = _in_memory(subject, batch, protocol, subject.slots(batch), identity.attack_seed, progress)
+        run = _in_memory(subject, batch, protocol, subject.slots(batch), identity.attack_seed, progress, journal)
         access, facts, (outcome, findings, escalation) = run
         outcome, adversarials = certify(access.victim, batch, protocol, outcome, facts.ranked_budget)
         summary = Summary(access.victim, batch, subject.spec, outcome)
         clean, budgets = with_restored_images(summary, defended, access.victim, batch, outcome)
-        cost = _cost(subject.model, batch, access, identity.checkpoint, began, device)
+        seconds = time.perf_counter() - began + journal.recovered_seconds
+        cost = _cost(subject.model, batch, access, identity.checkpoint, seconds, device)
     record = EvaluationRecord(
         key=identity.key,
         status=RecordStatus.DONE,
@@ -107,7 +117,13 @@ def assess(
 
 
 def _in_memory(
-    subject: Subject, batch: Batch, protocol: AttackProtocol, slots: int, seed: int, progress: Progress
+    subject: Subject,
+    batch: Batch,
+    protocol: AttackProtocol,
+    slots: int,
+    seed: int,
+    progress: Progress,
+    journal: Journal,
 ) -> tuple[Access, CellFacts, tuple[Outcome, tuple[Finding, ...], Escalation | None]]:
     """Attacks and examines the model; where the device runs out of memory, once more with half of the slots.
 
@@ -116,8 +132,10 @@ def _in_memory(
     while True:
         try:
             access, facts = access_to(subject, batch, protocol, slots=slots, seed=seed)
-            outcome = run_protocol(access, batch, protocol, facts, seed=seed, watch=progress)
-            return access, facts, examine(access, batch, protocol, facts, outcome, seed=seed, watch=progress)
+            journal.begin(slots)
+            told = {"seed": seed, "watch": progress, "journal": journal}
+            outcome = run_protocol(access, batch, protocol, facts, **told)
+            return access, facts, examine(access, batch, protocol, facts, outcome, **told)
         except torch.OutOfMemoryError:
             if slots <= 2:
                 raise
@@ -158,10 +176,10 @@ def full_precision() -> Iterator[None]:
         matmul.allow_tf32, cudnn.allow_tf32, cudnn.deterministic = before
 
 
-def _cost(model: nn.Module, batch: Batch, access: Access, checkpoint: Checkpoint, began: float, device: str) -> Cost:
+def _cost(model: nn.Module, batch: Batch, access: Access, checkpoint: Checkpoint, seconds: float, device: str) -> Cost:
     spent, own = access.victim.spent, model_cost(model, batch.inputs)
     return Cost(
-        seconds=time.perf_counter() - began,
+        seconds=seconds,
         forwards=spent.forwards,
         backwards=spent.backwards,
         parameters=own.parameters,

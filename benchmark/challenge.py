@@ -11,8 +11,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from attacks.engine import BudgetOutcome, MemberOutcome, Outcome
+from attacks.engine import BudgetOutcome, Outcome
 from attacks.judging import FINAL, SELECTION, judge_scores
+from attacks.member_run import MemberOutcome
 from attacks.victim import ModelVictim
 from benchmark.access import Subject, marked
 from benchmark.assessment import check_model, full_precision

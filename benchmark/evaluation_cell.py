@@ -12,6 +12,8 @@ from torch import nn
 from benchmark.assessment import Identity, Progress, Subject, assess
 from benchmark.cells import EvaluationCell
 from benchmark.certificates import with_certificates
+from benchmark.environment import device_name, package_versions
+from benchmark.journal_folder import JournalFolder, sources_sha256
 from benchmark.oracles import seen_by, twin_of
 from datasets.batch import Dataset
 from datasets.tasks.base import task_for
@@ -22,7 +24,7 @@ from results.record import Checkpoint, EvaluationRecord
 
 
 def evaluate_cell(
-    cell: EvaluationCell, *, data_root: Path, checkpoints: Path, device: str, progress: Progress
+    cell: EvaluationCell, *, data_root: Path, checkpoints: Path, device: str, progress: Progress, unfinished: Path
 ) -> tuple[EvaluationRecord, pd.DataFrame, Adversarials | None]:
     """Returns the record of a cell, its sample table and its certificates.
 
@@ -32,6 +34,7 @@ def evaluate_cell(
         checkpoints: Local folder of weights; those of the repository come first.
         device: Torch device.
         progress: Told the share that is done, and what is running.
+        unfinished: Folder that keeps what the cell has done until it has a record.
 
     Raises:
         CheckpointError: Weights are absent, refused or damaged.
@@ -58,7 +61,9 @@ def evaluate_cell(
         revisions=cell.revisions,
     )
     batch = seen_by(entry, dataset.splits[cell.split].take(np.arange(cell.n_samples)), dataset.spec)
-    record, samples, adversarials = assess(subject, batch, protocol, identity, device=device, progress=progress)
+    journal = JournalFolder(unfinished, _circumstances(cell, identity, device))
+    told = {"device": device, "progress": progress, "journal": journal}
+    record, samples, adversarials = assess(subject, batch, protocol, identity, **told)
     return *with_certificates(entry, model, batch.to(device), record, samples), adversarials
 
 
@@ -73,6 +78,19 @@ def _twin(cell: EvaluationCell, dataset: Dataset, checkpoints: Path, device: str
     if cell.defense == TWIN:
         return None
     return defended_model(DEFENSES[TWIN], dataset.spec, cell.training_seed, checkpoints)[0].to(device)
+
+
+def _circumstances(cell: EvaluationCell, identity: Identity, device: str) -> dict[str, object]:
+    """Returns what the steps of a cell depend on beside its key."""
+    found = ((DATASETS, cell.dataset), (DEFENSES, cell.defense), (PROTOCOLS, cell.protocol))
+    entries = [Path(registry.origin(name).rpartition(":")[0]) for registry, name in found]
+    return {
+        "data": identity.data_sha256,
+        "weights": identity.checkpoint.sha256,
+        "device": device_name(device),
+        "packages": package_versions(),
+        "sources": sources_sha256(entries),
+    }
 
 
 def _checkpoint(info: CheckpointInfo) -> Checkpoint:

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from attacks.engine import BudgetOutcome, MemberOutcome, Outcome
+from attacks.engine import BudgetOutcome, Outcome
+from attacks.member_run import MemberOutcome
 from attacks.victim import ModelVictim
 from benchmark.draw_metrics import Observation, observe
 from datasets.batch import Batch

@@ -16,6 +16,7 @@ from benchmark.weights import is_trained, weights_sha256
 from registry import DATASETS, DEFENSES, PROTOCOLS, TASKS
 from results.adversarials import Adversarials
 from results.record import EvaluationRecord, Failure, RecordStatus
+from results.store import unfinished_folder
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,6 +29,8 @@ class Workplace:
     """Folder of the weights trained here."""
     device: str
     """torch name of the device."""
+    results: Path
+    """Folder of the records, where interrupted cells keep what they have done."""
 
     def train(self, cell: TrainingCell, inside: Inside) -> Path:
         """Trains one cell and returns the path of its weights."""
@@ -40,7 +43,12 @@ class Workplace:
     ) -> tuple[EvaluationRecord, pd.DataFrame, Adversarials | None]:
         """Returns the record of one cell, its per-sample facts and its certificates."""
         return evaluate_cell(
-            cell, data_root=self.data_root, checkpoints=self.checkpoints, device=self.device, progress=inside
+            cell,
+            data_root=self.data_root,
+            checkpoints=self.checkpoints,
+            device=self.device,
+            progress=inside,
+            unfinished=unfinished_folder(self.results, cell.key),
         )
 
     def failed_record(self, cell: EvaluationCell, failure: Failure) -> EvaluationRecord:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -24,6 +25,11 @@ from results.serialize import from_json, to_json
 log = logging.getLogger(__name__)
 
 _KEY = re.compile(r"[^/.][^/]*/[^/.][^/]*/[^/.][^/]*")
+
+
+def unfinished_folder(folder: Path, key: str) -> Path:
+    """Returns where a cell keeps what it has done until it has a record."""
+    return Path(folder) / ".unfinished" / quote(key, safe="")
 
 
 class RecordStore:
@@ -89,7 +95,8 @@ class RecordStore:
     ) -> Path:
         """Writes the side files, then the record that names them, and returns the record's path.
 
-        A done record replaces a failed one; a failed record leaves a done one as it is.
+        A done record replaces a failed one; a failed record leaves a done one as it is. What the cell kept for the case
+        of an interruption goes.
 
         Args:
             record: The record; its fields `samples` and `adversarials` are filled in from the other arguments.
@@ -119,6 +126,7 @@ class RecordStore:
         for side_path, content in side_files:
             write_atomically(side_path, content)
         write_atomically(path, text.encode())
+        shutil.rmtree(unfinished_folder(self.folder, record.key), ignore_errors=True)
         return path
 
     def samples_path(self, record: EvaluationRecord) -> Path:

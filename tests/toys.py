@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attacks.engine import Outcome, run_protocol
+from attacks.journal import Journal
 from attacks.victim import Access, ModelVictim
 from datasets.batch import Batch
 from datasets.tasks.base import Task
@@ -237,6 +238,7 @@ def attack(
     randomness: Randomness = Randomness.NONE,
     search: nn.Module | None = None,
     twin: nn.Module | None = None,
+    journal: Journal | None = None,
 ) -> Outcome:
     """Runs a protocol through the engine on a toy victim."""
     task = task or Classification(model(batch.inputs[:1]).shape[1])
@@ -252,7 +254,7 @@ def attack(
     facts = CellFacts(
         task=task.spec.name, n_classes=getattr(task, "n_classes", 2), randomness=randomness, has_twin=twin is not None
     )
-    return run_protocol(access, batch, protocol, facts, seed=seed)
+    return run_protocol(access, batch, protocol, facts, seed=seed, journal=journal)
 
 
 def shuffled(batch: Batch, seed: int) -> tuple[Batch, Tensor]:

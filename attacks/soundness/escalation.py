@@ -15,7 +15,8 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from attacks.engine import BudgetOutcome, MemberOutcome
+from attacks.engine import BudgetOutcome
+from attacks.member_run import MemberOutcome
 from attacks.soundness.comparisons import STEPS
 from attacks.soundness.convergence import largest_option
 from attacks.soundness.finding import Finding

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from attacks.ball import Ball, ball_for, support_mask
 from attacks.engine import BudgetOutcome, Outcome
+from attacks.journal import Journal, NoJournal
 from attacks.soundness.audit import AUDIT_SAMPLES, audit
 from attacks.soundness.comparisons import Comparisons
 from attacks.soundness.convergence import (
@@ -49,6 +50,7 @@ def examine(
     *,
     seed: int = 0,
     watch: Watch | None = None,
+    journal: Journal | None = None,
 ) -> tuple[Outcome, tuple[Finding, ...], Escalation | None]:
     """Returns the outcome, lowered where the escalation found more, with the flags that hold and what was tried.
 
@@ -63,6 +65,7 @@ def examine(
         outcome: What it did.
         seed: Seed of the cell's attacks.
         watch: Told what is running; the cell's own share is 1 by then.
+        journal: What the cell has done before it was interrupted; kept up to date.
     """
     main = next((b for b in outcome.budgets if b.budget == facts.ranked_budget), None)
     if not protocol.ranks or main is None:
@@ -70,7 +73,7 @@ def examine(
     devices = [batch.inputs.device] if batch.inputs.is_cuda else []
     copies = private(access)
     with torch.random.fork_rng(devices=devices):
-        examined = _Examination(copies, batch, protocol, facts, outcome, seed, watch)(main)
+        examined = _Examination(copies, batch, protocol, facts, outcome, seed, watch, journal)(main)
     total, own = access.victim.spent, copies.victim.spent
     total.forwards, total.backwards = total.forwards + own.forwards, total.backwards + own.backwards
     return examined
@@ -79,10 +82,17 @@ def examine(
 class _Examination:
     """One cell under examination."""
 
-    def __init__(self, access: Access, batch, protocol, facts, outcome: Outcome, seed: int, watch) -> None:
+    def __init__(self, access: Access, batch, protocol, facts, outcome: Outcome, seed: int, watch, journal) -> None:
         self._access, self._outcome = access, outcome
         self._told: Watch = watch or (lambda share, text: None)
-        self._cell = Cell(batch=batch, protocol=protocol, facts=facts, budget=facts.ranked_budget, seed=seed)
+        self._cell = Cell(
+            batch=batch,
+            protocol=protocol,
+            facts=facts,
+            budget=facts.ranked_budget,
+            seed=seed,
+            journal=journal or NoJournal(),
+        )
         self._rows = audit_rows(batch, outcome.clean_scores, access.victim.task.fail_below, AUDIT_SAMPLES)
         mask = support_mask(protocol.threat_model, batch.inputs, batch.targets.get("mask"))
         self._ball: Ball = ball_for(protocol.threat_model, facts.ranked_budget, batch.inputs, support=mask)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
 from attacks.draws import KeyedRandom
-from attacks.engine import MemberOutcome, run_protocol
+from attacks.engine import run_protocol
+from attacks.journal import Journal, NoJournal
 from attacks.judging import SELECTION, judge_scores
+from attacks.member_run import MemberOutcome
 from attacks.stepped import Rows, SteppedAttack
 from attacks.victim import Access, ModelVictim
 from datasets.batch import Batch
@@ -33,6 +35,8 @@ class Cell:
     """The ranked budget."""
     seed: int = 0
     """Seed of the cell's attacks."""
+    journal: Journal = field(default_factory=NoJournal)
+    """What the cell has done before it was interrupted; kept up to date."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +96,7 @@ def run_fresh(
         members=lambda facts, at: members,
     )
     seed = cell.seed + FRESH * (1 + salt)
-    outcome = run_protocol(access, cell.batch.take(rows), protocol, cell.facts, seed=seed)
+    outcome = run_protocol(access, cell.batch.take(rows), protocol, cell.facts, seed=seed, journal=cell.journal)
     result = outcome.budgets[0]
     return FreshRun(
         scores=result.scores,

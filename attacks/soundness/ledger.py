@@ -7,7 +7,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from attacks.engine import BudgetOutcome, MemberOutcome, Outcome
+from attacks.engine import BudgetOutcome, Outcome
+from attacks.member_run import MemberOutcome
 from attacks.soundness.fresh import Cell, FreshRun, worse
 from attacks.victim import ModelVictim
 from registry import Member

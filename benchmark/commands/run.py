@@ -81,7 +81,12 @@ def execute(args: argparse.Namespace) -> int:
     store = RecordStore(args.results)
     costs = Costs()
     costs.learn_from(_comparable(store, plan), on_gpu=device != "cpu")
-    work = Workplace(data_root=data_root(args.data), checkpoints=checkpoints_folder(args.results), device=device)
+    work = Workplace(
+        data_root=data_root(args.data),
+        checkpoints=checkpoints_folder(args.results),
+        device=device,
+        results=args.results,
+    )
     if args.dry_run:
         from benchmark.plan_text import describe
 

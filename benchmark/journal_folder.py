@@ -1,0 +1,95 @@
+"""The journal of a cell as a folder of files, one for each costly step; it goes when the cell has its record."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from attacks.journal import Entry
+from registry import ROOT
+from registry.errors import ResultsError
+from results.atomic_file import write_atomically
+
+_log = logging.getLogger(__name__)
+
+LEAST_SECONDS = 20.0
+"""Shortest step that is worth a file; a shorter one is run again."""
+PACKAGES = ("registry", "datasets", "attacks", "defenses", "benchmark")
+"""Whose code a step depends on."""
+
+
+class JournalFolder:
+    """Keeps the costly steps of one cell. Not being able to write them is no error: the cell only cannot be resumed.
+
+    Args:
+        folder: Folder of the cell; the caller holds the claim on it.
+        circumstances: What a step depends on beside the cell: code, weights, device, versions. Steps made under other
+            circumstances are not recalled.
+    """
+
+    def __init__(self, folder: Path, circumstances: Mapping[str, object]) -> None:
+        self.recovered_seconds = 0.0
+        self._root, self._circumstances = folder, dict(circumstances)
+        self._folder, self._step, self._writable = folder, 0, True
+
+    def begin(self, slots: int) -> None:
+        """Begins the cell, or begins it again, with physical batches of so many rows."""
+        text = json.dumps(self._circumstances | {"slots": slots}, sort_keys=True)
+        self._folder = self._root / hashlib.sha256(text.encode()).hexdigest()[:16]
+        self._step, self.recovered_seconds = 0, 0.0
+
+    def next_step(self) -> int:
+        """Returns the number of the step that begins."""
+        self._step += 1
+        return self._step
+
+    def recall(self, step: int, member: str, samples: int) -> Entry | None:
+        """Returns what a step found before the cell was interrupted, or None where it must run."""
+        path = self._path(step)
+        if not path.exists():
+            return None
+        try:
+            with safe_open(path, "pt") as file:
+                facts = json.loads(file.metadata()["facts"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no mapping
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            _log.warning("step %d of an interrupted cell is damaged and runs again: %s", step, error)
+            return None
+        if (facts.pop("member"), facts.pop("samples")) != (member, samples):
+            _log.warning("step %d of an interrupted cell was another one; it runs again", step)
+            return None
+        self.recovered_seconds += facts["seconds"]
+        return {**facts, **tensors}
+
+    def keep(self, step: int, member: str, samples: int, entry: Entry) -> None:
+        """Keeps what a step found; where that cannot be written, the step has still ended."""
+        if entry["seconds"] < LEAST_SECONDS or not self._writable:
+            return
+        tensors = {name: value.contiguous() for name, value in entry.items() if isinstance(value, Tensor)}
+        facts = {name: value for name, value in entry.items() if name not in tensors}
+        facts |= {"member": member, "samples": samples}
+        try:
+            write_atomically(self._path(step), save(tensors, metadata={"facts": json.dumps(facts)}))
+        except ResultsError as error:
+            self._writable = False
+            _log.warning("an interruption of this cell would lose all of it: %s", error)
+
+    def _path(self, step: int) -> Path:
+        return self._folder / f"{step:04d}.safetensors"
+
+
+def sources_sha256(further: Iterable[Path] = ()) -> str:
+    """Returns a checksum of the code behind a number: the packages of the repository, and further files."""
+    files = {path for name in PACKAGES for path in (ROOT / name).rglob("*.py")}
+    files |= {path.resolve() for path in further if path.is_file()}
+    digest = hashlib.sha256()
+    for path in sorted(files):
+        digest.update(str(path).encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
