@@ -9,7 +9,7 @@ from torch import Tensor
 
 from attacks.ball import ball_for, support_mask, whole_box
 from attacks.draws import KeyedRandom
-from attacks.journal import Journal, NoJournal
+from attacks.journal import Journal
 from attacks.judging import FINAL, SELECTION, judge_scores
 from attacks.member_run import MemberOutcome, MemberRun
 from attacks.shell import LastPoint, WorstCase, admit_inputs
@@ -76,7 +76,7 @@ def run_protocol(
     """
     admit_inputs(batch)
     victim = access.victim
-    watch, journal = watch or (lambda share, text: None), journal or NoJournal()
+    watch = watch or (lambda share, text: None)
     stochastic = victim.randomness is not Randomness.NONE
     clean = judge_scores(victim, batch, FINAL)
     if protocol.threat_model.kind is ThreatKind.CLEAN:

@@ -15,8 +15,8 @@ class Journal(Protocol):
     """Numbered steps of one cell: all its members, also those of probes and escalation, in the order they run.
 
     The draws of every step are keyed, so that a step that runs again ends as it did before: entries may be lost, and
-    any that is left saves its time. Only a model that keeps state between its calls, which is a flag, may end
-    otherwise.
+    any that is left saves its time. It is recalled only where everything before it has ended as it had then. A model
+    that keeps state between its calls, which is a flag, may still end otherwise.
     """
 
     recovered_seconds: float
@@ -28,33 +28,13 @@ class Journal(Protocol):
     def next_step(self) -> int:
         """Returns the number of the step that begins."""
 
-    def recall(self, step: int, member: str, samples: int) -> Entry | None:
+    def recall(self, step: int, began_with: str) -> Entry | None:
         """Returns what a step found before the cell was interrupted, or None where it must run.
 
         Args:
             step: Number of the step.
-            member: Name of its member.
-            samples: Samples of its run.
+            began_with: Checksum of its member, its samples, and the worst case as it is before the step.
         """
 
-    def keep(self, step: int, member: str, samples: int, entry: Entry) -> None:
+    def keep(self, step: int, began_with: str, entry: Entry) -> None:
         """Keeps what a step found; where that cannot be written, the step has still ended."""
-
-
-class NoJournal:
-    """Keeps nothing: every step runs."""
-
-    recovered_seconds = 0.0
-
-    def begin(self, slots: int) -> None:
-        """Does nothing."""
-
-    def next_step(self) -> int:
-        """Returns 0."""
-        return 0
-
-    def recall(self, step: int, member: str, samples: int) -> None:
-        """Returns None."""
-
-    def keep(self, step: int, member: str, samples: int, entry: Entry) -> None:
-        """Does nothing."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import time
 import traceback
@@ -104,22 +105,30 @@ class MemberRun:
             error=self.error,
         )
 
-    def run_or_recall(self, watch: Callable[[float], None], journal: Journal) -> MemberOutcome:
+    def run_or_recall(self, watch: Callable[[float], None], journal: Journal | None) -> MemberOutcome:
         """Runs the member, or takes up what it found before the cell was interrupted.
 
         Args:
             watch: Told the share of its samples that is done.
             journal: What the cell has done; a run with errors is not kept, since the next one may do better.
         """
-        step, samples = journal.next_step(), len(self.batch)
-        known = journal.recall(step, self.member.name, samples)
+        if journal is None:
+            return self(watch)
+        step, began_with = journal.next_step(), self._fingerprint()
+        known = journal.recall(step, began_with)
         if known is not None:
-            watch(1.0)
             return self._restored(known)
         outcome = self(watch)
         if not outcome.errors:
-            journal.keep(step, self.member.name, samples, self._entry(outcome))
+            journal.keep(step, began_with, self._entry(outcome))
         return outcome
+
+    def _fingerprint(self) -> str:
+        """Returns a checksum of the member, the samples and the worst case as they are."""
+        digest = hashlib.sha256(f"{self.index} {self.member.name} {sorted(self.member.options.items())}".encode())
+        for part in (self.batch.sample_ids, self.worst.scores, self.worst.points):
+            digest.update(part.cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
 
     def _entry(self, outcome: MemberOutcome) -> Entry:
         """Returns what this run alone changed, and what it spent."""

@@ -83,6 +83,8 @@ def _folded(model: nn.Module, example: Tensor) -> fx.GraphModule | None:
         traced = fx.GraphModule(copy.deepcopy(model), _Tracer().trace(model))
         fast = fuse(traced, no_trace=True).eval().to(memory_format=torch.channels_last).requires_grad_(False)
         difference = _difference(model, fast, example)
+    except torch.OutOfMemoryError:
+        raise
     except Exception as error:  # tracing fails in many ways on models with control flow; the model itself serves
         _log.info("no faster copy of %s: %s", type(model).__name__, error)
         return None

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from attacks.engine import Outcome, run_protocol
-from attacks.journal import Journal, NoJournal
+from attacks.journal import Journal
 from attacks.log_probabilities import LogProbabilities, are_probabilities
 from attacks.shell import admit_inputs
 from attacks.soundness.escalation import Escalation
@@ -77,7 +77,7 @@ def assess(
         InputContractError: Inputs or targets lie outside their range.
     """
     began, where = time.perf_counter(), provenance(device)
-    batch, journal = batch.to(device), journal or NoJournal()
+    batch = batch.to(device)
     admit_inputs(batch)
     subject.task.check_targets(batch)
     with full_precision():
@@ -88,7 +88,7 @@ def assess(
         outcome, adversarials = certify(access.victim, batch, protocol, outcome, facts.ranked_budget)
         summary = Summary(access.victim, batch, subject.spec, outcome)
         clean, budgets = with_restored_images(summary, defended, access.victim, batch, outcome)
-        seconds = time.perf_counter() - began + journal.recovered_seconds
+        seconds = time.perf_counter() - began + (journal.recovered_seconds if journal else 0.0)
         cost = _cost(subject.model, batch, access, identity.checkpoint, seconds, device)
     record = EvaluationRecord(
         key=identity.key,
@@ -123,7 +123,7 @@ def _in_memory(
     slots: int,
     seed: int,
     progress: Progress,
-    journal: Journal,
+    journal: Journal | None,
 ) -> tuple[Access, CellFacts, tuple[Outcome, tuple[Finding, ...], Escalation | None]]:
     """Attacks and examines the model; where the device runs out of memory, once more with half of the slots.
 
@@ -132,7 +132,8 @@ def _in_memory(
     while True:
         try:
             access, facts = access_to(subject, batch, protocol, slots=slots, seed=seed)
-            journal.begin(slots)
+            if journal is not None:
+                journal.begin(slots)
             told = {"seed": seed, "watch": progress, "journal": journal}
             outcome = run_protocol(access, batch, protocol, facts, **told)
             return access, facts, examine(access, batch, protocol, facts, outcome, **told)

@@ -92,6 +92,19 @@ def device_name(device: str) -> str:
     return name if jobs == "1" else f"{name}, {jobs} jobs side by side"
 
 
+def hardware(device: str) -> str:
+    """Returns what the last bits of a result depend on: the GPU, or the instructions and threads of the CPU."""
+    import torch
+
+    from attacks.hardware import knows_bfloat16
+
+    if device != "cpu":
+        return torch.cuda.get_device_name(device)
+    half = ", bfloat16" if knows_bfloat16(torch.device("cpu")) else ""
+    instructions = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}{half}"
+    return f"{instructions}, {torch.get_num_threads()} threads"
+
+
 def package_versions() -> dict[str, str]:
     """Returns the versions of the packages that take part in a number; absent ones are left out."""
     versions = {}

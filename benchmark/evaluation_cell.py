@@ -12,8 +12,8 @@ from torch import nn
 from benchmark.assessment import Identity, Progress, Subject, assess
 from benchmark.cells import EvaluationCell
 from benchmark.certificates import with_certificates
-from benchmark.environment import device_name, package_versions
-from benchmark.journal_folder import JournalFolder, sources_sha256
+from benchmark.environment import hardware, package_versions
+from benchmark.journal_folder import JournalFolder
 from benchmark.oracles import seen_by, twin_of
 from datasets.batch import Dataset
 from datasets.tasks.base import task_for
@@ -24,7 +24,14 @@ from results.record import Checkpoint, EvaluationRecord
 
 
 def evaluate_cell(
-    cell: EvaluationCell, *, data_root: Path, checkpoints: Path, device: str, progress: Progress, unfinished: Path
+    cell: EvaluationCell,
+    *,
+    data_root: Path,
+    checkpoints: Path,
+    device: str,
+    progress: Progress,
+    unfinished: Path,
+    sources: str,
 ) -> tuple[EvaluationRecord, pd.DataFrame, Adversarials | None]:
     """Returns the record of a cell, its sample table and its certificates.
 
@@ -35,6 +42,7 @@ def evaluate_cell(
         device: Torch device.
         progress: Told the share that is done, and what is running.
         unfinished: Folder that keeps what the cell has done until it has a record.
+        sources: Checksum of the code that runs.
 
     Raises:
         CheckpointError: Weights are absent, refused or damaged.
@@ -44,12 +52,13 @@ def evaluate_cell(
     dataset = load_dataset(cell.dataset, data_root)
     entry, protocol = DEFENSES[cell.defense], PROTOCOLS[cell.protocol]
     model, info = defended_model(entry, dataset.spec, cell.training_seed, checkpoints)
+    twin, twin_info = _twin(cell, dataset, checkpoints) if Need.TWIN in protocol.needs else (None, None)
     subject = Subject(
         model=model.to(device),
         task=task_for(dataset.spec, detects=entry.detects),
         spec=dataset.spec,
         randomness=entry.randomness,
-        twin=twin_of(entry, _twin(cell, dataset, checkpoints, device)) if Need.TWIN in protocol.needs else None,
+        twin=twin and twin_of(entry, twin.to(device)),
     )
     identity = Identity(
         key=cell.key,
@@ -61,8 +70,15 @@ def evaluate_cell(
         revisions=cell.revisions,
     )
     batch = seen_by(entry, dataset.splits[cell.split].take(np.arange(cell.n_samples)), dataset.spec)
-    journal = JournalFolder(unfinished, _circumstances(cell, identity, device))
-    told = {"device": device, "progress": progress, "journal": journal}
+    circumstances = {
+        "data": dataset.sha256,
+        "weights": info.sha256,
+        "twin": twin_info and twin_info.sha256,
+        "device": hardware(device),
+        "packages": package_versions(),
+        "sources": sources,
+    }
+    told = {"device": device, "progress": progress, "journal": JournalFolder(unfinished, circumstances)}
     record, samples, adversarials = assess(subject, batch, protocol, identity, **told)
     return *with_certificates(entry, model, batch.to(device), record, samples), adversarials
 
@@ -73,24 +89,13 @@ def load_dataset(name: str, data_root: Path) -> Dataset:
     return DATASETS[name].load(data_root)
 
 
-def _twin(cell: EvaluationCell, dataset: Dataset, checkpoints: Path, device: str) -> nn.Module | None:
+def _twin(
+    cell: EvaluationCell, dataset: Dataset, checkpoints: Path
+) -> tuple[nn.Module, CheckpointInfo] | tuple[None, None]:
     """Returns the undefended model of the same data set and seed; none for the undefended model itself."""
     if cell.defense == TWIN:
-        return None
-    return defended_model(DEFENSES[TWIN], dataset.spec, cell.training_seed, checkpoints)[0].to(device)
-
-
-def _circumstances(cell: EvaluationCell, identity: Identity, device: str) -> dict[str, object]:
-    """Returns what the steps of a cell depend on beside its key."""
-    found = ((DATASETS, cell.dataset), (DEFENSES, cell.defense), (PROTOCOLS, cell.protocol))
-    entries = [Path(registry.origin(name).rpartition(":")[0]) for registry, name in found]
-    return {
-        "data": identity.data_sha256,
-        "weights": identity.checkpoint.sha256,
-        "device": device_name(device),
-        "packages": package_versions(),
-        "sources": sources_sha256(entries),
-    }
+        return None, None
+    return defended_model(DEFENSES[TWIN], dataset.spec, cell.training_seed, checkpoints)
 
 
 def _checkpoint(info: CheckpointInfo) -> Checkpoint:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -31,26 +32,30 @@ class JournalFolder:
     Args:
         folder: Folder of the cell; the caller holds the claim on it.
         circumstances: What a step depends on beside the cell: code, weights, device, versions. Steps made under other
-            circumstances are not recalled.
+            circumstances are dropped.
     """
 
     def __init__(self, folder: Path, circumstances: Mapping[str, object]) -> None:
+        text = json.dumps(dict(circumstances), sort_keys=True)
+        self._attempt = folder / hashlib.sha256(text.encode()).hexdigest()[:16]
+        self._folder, self._step, self._told = self._attempt, 0, False
         self.recovered_seconds = 0.0
-        self._root, self._circumstances = folder, dict(circumstances)
-        self._folder, self._step, self._writable = folder, 0, True
+        others = [other for other in folder.glob("*") if other != self._attempt]
+        if others:
+            _log.warning("an interrupted cell begins anew: code, weights, device or versions are not what they were")
+        for other in others:
+            shutil.rmtree(other, ignore_errors=True)
 
     def begin(self, slots: int) -> None:
         """Begins the cell, or begins it again, with physical batches of so many rows."""
-        text = json.dumps(self._circumstances | {"slots": slots}, sort_keys=True)
-        self._folder = self._root / hashlib.sha256(text.encode()).hexdigest()[:16]
-        self._step, self.recovered_seconds = 0, 0.0
+        self._folder, self._step, self.recovered_seconds = self._attempt / f"slots-{slots}", 0, 0.0
 
     def next_step(self) -> int:
         """Returns the number of the step that begins."""
         self._step += 1
         return self._step
 
-    def recall(self, step: int, member: str, samples: int) -> Entry | None:
+    def recall(self, step: int, began_with: str) -> Entry | None:
         """Returns what a step found before the cell was interrupted, or None where it must run."""
         path = self._path(step)
         if not path.exists():
@@ -62,34 +67,42 @@ class JournalFolder:
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             _log.warning("step %d of an interrupted cell is damaged and runs again: %s", step, error)
             return None
-        if (facts.pop("member"), facts.pop("samples")) != (member, samples):
-            _log.warning("step %d of an interrupted cell was another one; it runs again", step)
+        if facts.pop("began_with") != began_with:
+            _log.warning("step %d of an interrupted cell began with another worst case; it runs again", step)
             return None
         self.recovered_seconds += facts["seconds"]
         return {**facts, **tensors}
 
-    def keep(self, step: int, member: str, samples: int, entry: Entry) -> None:
+    def keep(self, step: int, began_with: str, entry: Entry) -> None:
         """Keeps what a step found; where that cannot be written, the step has still ended."""
-        if entry["seconds"] < LEAST_SECONDS or not self._writable:
+        if entry["seconds"] < LEAST_SECONDS:
             return
         tensors = {name: value.contiguous() for name, value in entry.items() if isinstance(value, Tensor)}
         facts = {name: value for name, value in entry.items() if name not in tensors}
-        facts |= {"member": member, "samples": samples}
+        facts["began_with"] = began_with
         try:
             write_atomically(self._path(step), save(tensors, metadata={"facts": json.dumps(facts)}))
         except ResultsError as error:
-            self._writable = False
-            _log.warning("an interruption of this cell would lose all of it: %s", error)
+            if not self._told:
+                _log.warning("an interruption of this cell would lose what it does from here on: %s", error)
+            self._told = True
 
     def _path(self, step: int) -> Path:
         return self._folder / f"{step:04d}.safetensors"
 
 
-def sources_sha256(further: Iterable[Path] = ()) -> str:
-    """Returns a checksum of the code behind a number: the packages of the repository, and further files."""
-    files = {path for name in PACKAGES for path in (ROOT / name).rglob("*.py")}
-    files |= {path.resolve() for path in further if path.is_file()}
+def sources_sha256(entries: Iterable[Path] = ()) -> str:
+    """Returns a checksum of the code behind a number: the packages of the repository, and what lies beside entries.
+
+    Args:
+        entries: Entry files outside the repository, or folders of them.
+    """
+    files = [path for name in PACKAGES for path in (ROOT / name).rglob("*.py")]
+    for given in entries:
+        folder = given.expanduser().resolve()
+        files += (folder if folder.is_dir() else folder.parent).glob("*.py")
     digest = hashlib.sha256()
     for path in sorted(files):
-        digest.update(str(path).encode() + b"\0" + path.read_bytes())
+        if path.is_file() and not path.name.startswith("."):  # an editor's lock is a link to nowhere
+            digest.update(str(path).encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()

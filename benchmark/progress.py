@@ -38,6 +38,7 @@ class Progress:
             self._bar = tqdm(total=self._total, bar_format=_BAR, file=self._stream, leave=False, dynamic_ncols=True)
         self._current: Cell | None = None
         self._begun = self._last_line = time.monotonic()
+        self._first: tuple[float, float] | None = None
 
     @property
     def ended(self) -> int:
@@ -48,6 +49,7 @@ class Progress:
         """Says that work on a cell starts."""
         self._current = cell
         self._begun = self._last_line = time.monotonic()
+        self._first = None
         self._draw(0.0, "")
         if self._lines:
             self._print(f"{self._count()} {title(cell)} ... (left: {self._time_left(0.0)})")
@@ -59,15 +61,27 @@ class Progress:
             fraction: Done share of the cell, 0 to 1.
             text: What it is at, e.g. "apgd-ce, 64 of 156 samples".
         """
-        self._draw(fraction, text)
         now = time.monotonic()
+        self._first = self._first or (now, fraction)
+        self._draw(fraction, text)
         if self._lines and now - self._last_line >= LINE_EVERY:
             self._last_line = now
             self._print(f"{self._count()} {fraction:4.0%} {text} (left: {self._time_left(fraction)})")
 
-    def end(self, cell: Cell, outcome: str) -> None:
-        """Says how a cell ended and learns what it cost; "failed" and the like teach nothing."""
-        seconds = time.monotonic() - self._begun
+    def add(self, cells: Sequence[Cell]) -> None:
+        """Adds cells that turned out to need work."""
+        self._left |= {cell.key: cell for cell in cells}
+        self._total += len(cells)
+
+    def end(self, cell: Cell, outcome: str, seconds: float | None = None) -> None:
+        """Says how a cell ended and learns what it cost; "failed" and the like teach nothing.
+
+        Args:
+            cell: The cell.
+            outcome: "done", or another word.
+            seconds: What it took with its interruptions; by default since it began here.
+        """
+        seconds = time.monotonic() - self._begun if seconds is None else seconds
         if outcome == "done":
             self._costs.learn(cell, seconds)
         self._left.pop(cell.key, None)
@@ -105,14 +119,19 @@ class Progress:
             self._bar.refresh()
 
     def _time_left(self, fraction: float) -> str:
-        """Returns the estimate; the current cell's own speed counts once a tenth of it is done."""
+        """Returns the estimate; the current cell's own speed counts once a tenth of it is done before our eyes.
+
+        What it had done before an interruption says nothing about its speed: that counts from the first fraction told.
+        """
         others = self._costs.left(cell for key, cell in self._left.items() if cell is not self._current)
         if self._current is None:
             return str(others)
         spent = time.monotonic() - self._begun
         expected = self._costs.seconds(self._current)
-        if fraction >= 0.1:
-            rest, unknown = spent * (1 - fraction) / fraction, 0
+        since, before = self._first or (self._begun, 0.0)
+        seen = fraction - before
+        if seen >= 0.1:
+            rest, unknown = (time.monotonic() - since) * (1 - fraction) / seen, 0
         elif expected is not None:
             rest, unknown = max(expected - spent, 0.0), 0
         else:

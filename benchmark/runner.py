@@ -106,7 +106,7 @@ class Run:
         """
         try:
             self._each(self._trainings, self._train)
-            self._each(self._evaluations, self._evaluate)
+            self._each((*self._evaluations, *self._outdated()), self._evaluate)
         finally:
             self.progress.close()
         return self.outcome
@@ -122,6 +122,18 @@ class Run:
                     told = True
                 time.sleep(WAIT)
             cells = held
+
+    def _outdated(self) -> tuple[EvaluationCell, ...]:
+        """Returns the finished cells whose weights were absent, and are trained anew by this run."""
+        trained = {cell.key for cell in self._trainings}
+        reused = set(self.outcome.reused)
+        cells = [cell for cell in self._plan.evaluations if cell.key in reused and not trained.isdisjoint(cell.needs)]
+        outdated = tuple(
+            cell for cell in cells if state_of(cell, self._store, self._work.weights_of) is CellState.STALE
+        )
+        self.outcome.reused = [key for key in self.outcome.reused if key not in {cell.key for cell in outdated}]
+        self.progress.add(outdated)
+        return outdated
 
     def _train(self, cell: TrainingCell) -> bool:
         """Trains one cell; returns False where another process holds it or its base."""
@@ -178,7 +190,7 @@ class Run:
                 self._note_failure(cell, failure)
             else:
                 self.outcome.done.append(cell.key)
-                self.progress.end(cell, "done")
+                self.progress.end(cell, "done", seconds=record.cost and record.cost.seconds)
         return True
 
     def _failed_need(self, needs: Collection[str]) -> tuple[bool, Failure | None]:

@@ -31,6 +31,8 @@ class Workplace:
     """torch name of the device."""
     results: Path
     """Folder of the records, where interrupted cells keep what they have done."""
+    sources: str
+    """Checksum of the code that runs, taken when it began."""
 
     def train(self, cell: TrainingCell, inside: Inside) -> Path:
         """Trains one cell and returns the path of its weights."""
@@ -49,6 +51,7 @@ class Workplace:
             device=self.device,
             progress=inside,
             unfinished=unfinished_folder(self.results, cell.key),
+            sources=self.sources,
         )
 
     def failed_record(self, cell: EvaluationCell, failure: Failure) -> EvaluationRecord:

@@ -26,6 +26,8 @@ class AdaptiveMedian(nn.Module):
     Source: Hwang & Haddad 1995, doi 10.1109/83.370679, section II (RAMF).
     """
 
+    differentiable = True
+
     def __init__(self, largest: int = 7) -> None:
         super().__init__()
         if largest < 3 or largest % 2 == 0:

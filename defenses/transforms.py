@@ -111,6 +111,8 @@ class MedianFilter(nn.Module):
     Source: Xu et al. 2018, arXiv:1704.01155, section III.B; 3 x 3, centred.
     """
 
+    differentiable = True
+
     def __init__(self, size: int = 3) -> None:
         super().__init__()
         if size < 3 or size % 2 == 0:

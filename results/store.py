@@ -95,8 +95,8 @@ class RecordStore:
     ) -> Path:
         """Writes the side files, then the record that names them, and returns the record's path.
 
-        A done record replaces a failed one; a failed record leaves a done one as it is. What the cell kept for the case
-        of an interruption goes.
+        A done record replaces a failed one, and what the cell kept for the case of an interruption goes; a failed
+        record leaves a done one as it is.
 
         Args:
             record: The record; its fields `samples` and `adversarials` are filled in from the other arguments.
@@ -126,7 +126,8 @@ class RecordStore:
         for side_path, content in side_files:
             write_atomically(side_path, content)
         write_atomically(path, text.encode())
-        shutil.rmtree(unfinished_folder(self.folder, record.key), ignore_errors=True)
+        if record.status is RecordStatus.DONE:
+            shutil.rmtree(unfinished_folder(self.folder, record.key), ignore_errors=True)
         return path
 
     def samples_path(self, record: EvaluationRecord) -> Path:

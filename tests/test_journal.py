@@ -43,8 +43,8 @@ class Interrupted(JournalFolder):
             raise KeyboardInterrupt
         return step
 
-    def recall(self, step, member, samples):
-        entry = super().recall(step, member, samples)
+    def recall(self, step, began_with):
+        entry = super().recall(step, began_with)
         self.recalled += [] if entry is None else [step]
         return entry
 
@@ -94,28 +94,40 @@ def test_steps_without_an_entry_run_again_between_those_that_have_one(tmp_path, 
     assert torch.equal(resumed.budgets[1].points, undisturbed.budgets[1].points)
 
 
+def test_a_step_that_began_with_another_worst_case_runs_again(tmp_path, keeps_all, caplog):
+    model, _ = VICTIMS["deterministic"]
+    batch, protocol = batch_for(model, images(14, shape=(1, 8, 8)), wrong=1), protocol_of(APGD, SQUARE, eps=(0.006,))
+    attack(model, batch, protocol, journal=Interrupted(tmp_path), seed=1)
+    again = Interrupted(tmp_path)
+    resumed = attack(model, batch, protocol, journal=again, seed=2)
+    assert again.recalled == [1], "the first step cannot tell: its seed is part of the key"
+    assert "another worst case" in caplog.text or resumed.budgets[0].members[1].attempted == 0
+
+
 def test_only_the_same_step_under_the_same_circumstances_is_recalled(tmp_path, caplog):
     def journal(slots=8, **circumstances):
         made = JournalFolder(tmp_path, {"sources": "a", **circumstances})
         made.begin(slots)
         return made
 
-    journal().keep(3, "apgd", 2, ENTRY)
-    found = journal().recall(3, "apgd", 2)
+    journal().keep(3, "ab", ENTRY)
+    found = journal().recall(3, "ab")
     assert torch.equal(found["points"], ENTRY["points"])
     assert found["error"] is None
-    assert journal().recall(2, "apgd", 2) is None
-    assert journal().recall(3, "apgd", 9) is None
-    assert journal().recall(3, "square", 2) is None
-    assert "another one" in caplog.text
-    assert journal(slots=4).recall(3, "apgd", 2) is None
-    assert journal(sources="b").recall(3, "apgd", 2) is None
+    assert journal().recall(2, "ab") is None
+    assert journal().recall(3, "cd") is None
+    assert "another worst case" in caplog.text
+    assert journal(slots=4).recall(3, "ab") is None
+    assert journal().recall(3, "ab") is not None
+    assert journal(sources="b").recall(3, "ab") is None
+    assert "begins anew" in caplog.text
+    assert journal().recall(3, "ab") is None, "what cannot be used any more is dropped"
 
 
 def test_short_steps_are_not_kept(tmp_path):
     journal = JournalFolder(tmp_path, {})
     journal.begin(8)
-    journal.keep(1, "apgd", 2, ENTRY | {"seconds": 19.0})
+    journal.keep(1, "ab", ENTRY | {"seconds": 19.0})
     assert not list(tmp_path.rglob("*.safetensors"))
 
 
@@ -124,17 +136,19 @@ def test_a_folder_that_cannot_be_written_is_told_once_and_harms_nothing(tmp_path
     blocked.write_text("")
     journal = JournalFolder(blocked, {})
     journal.begin(8)
-    journal.keep(1, "apgd", 2, ENTRY)
-    journal.keep(2, "apgd", 2, ENTRY)
-    assert caplog.text.count("would lose all of it") == 1
+    journal.keep(1, "ab", ENTRY)
+    journal.keep(2, "ab", ENTRY)
+    assert caplog.text.count("would lose") == 1
 
 
 def test_other_code_has_another_checksum(tmp_path):
     entry = tmp_path / "entry.py"
     entry.write_text("A = 1\n")
+    (tmp_path / ".#entry.py").symlink_to(tmp_path / "nowhere")
     first = sources_sha256([entry])
-    assert sources_sha256([entry, tmp_path / "absent.py"]) == first
-    entry.write_text("A = 2\n")
+    assert sources_sha256([tmp_path]) == first
+    assert sources_sha256() != first
+    (tmp_path / "helper.py").write_text("B = 1\n")
     assert sources_sha256([entry]) != first
 
 

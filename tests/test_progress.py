@@ -71,6 +71,7 @@ def test_lines_say_cells_samples_and_time_left(clock):
     cells = [evaluation("A"), evaluation("B", n=20)]
     progress = Progress(cells, Costs(), quiet=False, stream=stream)
     progress.begin(cells[0])
+    progress.inside(0.0, "apgd")
     clock[0] = 10.0
     progress.inside(0.5, "apgd")  # too early for another line
     clock[0] = 40.0
@@ -84,6 +85,19 @@ def test_lines_say_cells_samples_and_time_left(clock):
         "[1/2] A on toy under standard, seed 0: done in 50 s",
         "[1/2] B on toy under standard, seed 0 ... (left: about 2 min)",
     ]
+
+
+def test_what_was_done_before_an_interruption_says_nothing_about_speed(clock):
+    stream, costs = io.StringIO(), Costs()
+    progress = Progress([evaluation("A")], costs, quiet=False, stream=stream)
+    progress.begin(evaluation("A"))
+    clock[0] = 2.0
+    progress.inside(0.6, "apgd")
+    clock[0] = 42.0
+    progress.inside(0.8, "square")
+    assert "80% square (left: about 40 s)" in stream.getvalue()
+    progress.end(evaluation("A"), "done", seconds=200.0)
+    assert costs.seconds(evaluation("A")) == pytest.approx(200.0)
 
 
 def test_a_failed_cell_teaches_nothing(clock):
@@ -100,6 +114,7 @@ def test_a_terminal_gets_a_bar(clock):
     cells = [evaluation("A"), evaluation("B")]
     progress = Progress(cells, Costs(), quiet=False, stream=stream)
     progress.begin(cells[0])
+    progress.inside(0.0, "apgd")
     clock[0] = 10.0
     progress.inside(0.5, "apgd, 64 of 128")
     progress.say("failed: something")

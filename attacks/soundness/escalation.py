@@ -105,6 +105,8 @@ class Escalator:
                     break
                 self._watch(f"escalation, {name}")
                 self._run(name, access, rows, members, starts)
+        except torch.OutOfMemoryError:  # no fault of the attacks: the cell begins again with fewer slots
+            raise
         except Exception as error:  # whatever happens here must not read as robustness
             _log.warning("the escalation ended early: %s", traceback.format_exc())
             self._errors.append(f"{type(error).__name__}: {error}")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from attacks.ball import Ball, ball_for, support_mask
 from attacks.engine import BudgetOutcome, Outcome
-from attacks.journal import Journal, NoJournal
+from attacks.journal import Journal
 from attacks.soundness.audit import AUDIT_SAMPLES, audit
 from attacks.soundness.comparisons import Comparisons
 from attacks.soundness.convergence import (
@@ -91,7 +91,7 @@ class _Examination:
             facts=facts,
             budget=facts.ranked_budget,
             seed=seed,
-            journal=journal or NoJournal(),
+            journal=journal,
         )
         self._rows = audit_rows(batch, outcome.clean_scores, access.victim.task.fail_below, AUDIT_SAMPLES)
         mask = support_mask(protocol.threat_model, batch.inputs, batch.targets.get("mask"))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
 from attacks.draws import KeyedRandom
 from attacks.engine import run_protocol
-from attacks.journal import Journal, NoJournal
+from attacks.journal import Journal
 from attacks.judging import SELECTION, judge_scores
 from attacks.member_run import MemberOutcome
 from attacks.stepped import Rows, SteppedAttack
@@ -35,7 +35,7 @@ class Cell:
     """The ranked budget."""
     seed: int = 0
     """Seed of the cell's attacks."""
-    journal: Journal = field(default_factory=NoJournal)
+    journal: Journal | None = None
     """What the cell has done before it was interrupted; kept up to date."""
 
 

@@ -64,6 +64,8 @@ class _GradientProbe:
         try:
             self._take_models(source, judge, in_float64(batch), lambda model: copy.deepcopy(model).double())
             self._precision = "float64"
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError:  # a model that insists on float32
             self._take_models(source, judge, batch, copy.deepcopy)
             self._precision = "float32"

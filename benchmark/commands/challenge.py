@@ -12,6 +12,7 @@ from benchmark.commands.options import (
     add_entries,
     add_results,
     eps,
+    load_given_entries,
     seed,
 )
 
@@ -50,10 +51,10 @@ def execute(args: argparse.Namespace) -> int:
     from benchmark.data_folder import data_root
     from benchmark.environment import resolve_device
     from benchmark.weights import checkpoints_folder
-    from registry import Budget, Norm, load_entries
+    from registry import Budget, Norm
     from results.store import RecordStore
 
-    load_entries(args.entries)
+    load_given_entries(args)
     store = RecordStore(args.results)
     challenge = Challenge(
         path=args.file,

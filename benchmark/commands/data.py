@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmark.commands.options import add_command, add_data, add_entries
+from benchmark.commands.options import add_command, add_data, add_entries, load_given_entries
 
 if TYPE_CHECKING:
     from registry import DatasetSpec
@@ -39,10 +39,10 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 def execute(args: argparse.Namespace) -> int:
     """Does it for every data set of the name or pattern; 1 where one of several went wrong."""
     from benchmark.data_folder import data_root
-    from registry import DATASETS, load_entries
+    from registry import DATASETS
     from registry.errors import UserError
 
-    load_entries(args.entries)
+    load_given_entries(args)
     if args.name is None and args.action in ("download", "prepare"):
         raise UserError(f"data {args.action} needs the name of a data set; see: python -m benchmark data list")
     specs = DATASETS.select((args.name or "*",))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
-from registry import ROOT
+from registry import ROOT, load_entries
 
 RESULTS = ROOT / "results" / "records"
 """Default results folder."""
@@ -26,6 +27,12 @@ def add_command(
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+
+
+def load_given_entries(args: argparse.Namespace) -> None:
+    """Loads all entries, those of --entries included, and says which files are left out as broken."""
+    for broken in load_entries(args.entries):
+        print(f"note: {broken.file} is left out: {broken.error}", file=sys.stderr)
 
 
 def add_results(parser: argparse.ArgumentParser) -> None:

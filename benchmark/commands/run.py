@@ -12,6 +12,7 @@ from benchmark.commands.options import (
     add_device,
     add_entries,
     add_results,
+    load_given_entries,
     seeds,
     whole_number,
 )
@@ -69,6 +70,9 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 def execute(args: argparse.Namespace) -> int:
     """Plans, then runs what is missing, and prints how it ended."""
     plan = _plan(args)
+    from benchmark.journal_folder import sources_sha256
+
+    sources = sources_sha256(args.entries)  # before anything runs: files may change meanwhile
     from benchmark.data_folder import data_root
     from benchmark.environment import resolve_device
     from benchmark.estimate import Costs
@@ -86,6 +90,7 @@ def execute(args: argparse.Namespace) -> int:
         checkpoints=checkpoints_folder(args.results),
         device=device,
         results=args.results,
+        sources=sources,
     )
     if args.dry_run:
         from benchmark.plan_text import describe
@@ -133,10 +138,9 @@ def _plan(args: argparse.Namespace) -> Plan:
     from benchmark.obstacles import Machine
     from benchmark.plan import plan
     from benchmark.selection import Choice, Registries, select
-    from registry import SUITES, load_entries
+    from registry import SUITES
 
-    for broken in load_entries(args.entries):
-        print(f"note: {broken.file} is left out: {broken.error}", file=sys.stderr)
+    load_given_entries(args)
     choice = Choice(
         task=args.task,
         datasets=tuple(args.dataset),

@@ -5,7 +5,15 @@ from __future__ import annotations
 import argparse
 import sys
 
-from benchmark.commands.options import add_command, add_data, add_device, add_entries, add_results, seed
+from benchmark.commands.options import (
+    add_command,
+    add_data,
+    add_device,
+    add_entries,
+    add_results,
+    load_given_entries,
+    seed,
+)
 
 
 def add_to(commands: argparse._SubParsersAction) -> None:
@@ -32,10 +40,10 @@ def execute(args: argparse.Namespace) -> int:
     from benchmark.obstacles import Obstacle, base_chain, defense_obstacle
     from benchmark.plan import trainings_of
     from benchmark.selection import Registries
-    from registry import DATASETS, DEFENSES, load_entries
+    from registry import DATASETS, DEFENSES
     from registry.errors import UserError
 
-    load_entries(args.entries)
+    load_given_entries(args)
     entry, spec = DEFENSES[args.defense], DATASETS[args.dataset]
     chain = base_chain(entry, DEFENSES)
     obstacle = defense_obstacle(chain, spec)

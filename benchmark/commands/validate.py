@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from benchmark.commands.options import add_command, add_data, add_entries
+from benchmark.commands.options import add_command, add_data, add_entries, load_given_entries
 
 
 def add_to(commands: argparse._SubParsersAction) -> None:
@@ -25,9 +25,8 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 def execute(args: argparse.Namespace) -> int:
     """Prints the verdicts; 0 only if all clauses hold."""
     from benchmark.validation import entries_named, validate_entry
-    from registry import load_entries
 
-    load_entries(args.entries)
+    load_given_entries(args)
     failed = 0
     for registry, entry in entries_named(args.entry):
         print(f"{registry.kind} {entry.name} ({registry.origin(entry.name)})")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from benchmark.commands.options import add_command, add_data, add_device, add_entries, add_results
+from benchmark.commands.options import add_command, add_data, add_device, add_entries, add_results, load_given_entries
 
 
 def add_to(commands: argparse._SubParsersAction) -> None:
@@ -36,10 +36,9 @@ def execute(args: argparse.Namespace) -> int:
     from benchmark.environment import resolve_device
     from benchmark.verification import Ending, Place, Verifier
     from benchmark.weights import checkpoints_folder
-    from registry import load_entries
     from results.store import RecordStore
 
-    load_entries(args.entries)
+    load_given_entries(args)
     store = RecordStore(args.results)
     keys = _chosen(store.keys(), args)
     place = Place(
