@@ -88,16 +88,16 @@ def test_lines_say_cells_samples_and_time_left(clock):
 
 
 def test_what_was_done_before_an_interruption_says_nothing_about_speed(clock):
-    stream, costs = io.StringIO(), Costs()
-    progress = Progress([evaluation("A")], costs, quiet=False, stream=stream)
-    progress.begin(evaluation("A"))
+    stream, costs, cell = io.StringIO(), Costs(), evaluation("A")
+    progress = Progress([cell], costs, quiet=False, stream=stream)
+    progress.begin(cell)
     clock[0] = 2.0
     progress.inside(0.6, "apgd")
     clock[0] = 42.0
     progress.inside(0.8, "square")
     assert "80% square (left: about 40 s)" in stream.getvalue()
-    progress.end(evaluation("A"), "done", seconds=200.0)
-    assert costs.seconds(evaluation("A")) == pytest.approx(200.0)
+    progress.end(cell, "done", seconds=200.0)
+    assert costs.seconds(cell) == pytest.approx(200.0)
 
 
 def test_a_failed_cell_teaches_nothing(clock):
