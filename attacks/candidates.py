@@ -43,6 +43,9 @@ class Candidates:
     """Index of the member, for attribution."""
     error_samples: set[int]
     """Samples on which the model returned NaN; added to."""
+    keeps_last: bool = False
+    """Whether the last point of a row is judged beside its best one: of noisy scores the best is partly luck, and a
+    gradient attack has converged at its end."""
 
     def __post_init__(self) -> None:
         self._deterministic = self.judge.randomness is Randomness.NONE
@@ -53,14 +56,17 @@ class Candidates:
     def begin(self, rows: Rows) -> None:
         """Gives new rows an empty candidate."""
         nothing = torch.full_like(rows.step, 0, dtype=torch.float32)
+        rows.candidate = {"sloped": torch.zeros_like(rows.done)}
         if not self._direct:
-            rows.candidate = {
+            rows.candidate |= {
                 "point": rows.begin,
                 "score": nothing + torch.inf,
                 "objective": nothing - torch.inf,
                 "step": rows.step - 1,
                 "new": torch.zeros_like(rows.done),
             }
+        if self.keeps_last:
+            rows.candidate["last"] = rows.begin
 
     def add(self, rows: Rows, points: Tensor, answer: Answer, valid: Tensor) -> None:
         """Takes the scores of one answer; a candidate that may finish its sample is judged."""
@@ -76,6 +82,8 @@ class Candidates:
         known["objective"] = torch.where(better, answer.objective, known["objective"])
         known["step"] = torch.where(better, rows.step, known["step"])
         known["new"] = known["new"] | better
+        if self.keeps_last:
+            known["last"] = torch.where(valid.reshape(-1, *[1] * (points.ndim - 1)), points, known["last"])
         if self._deterministic:
             due = known["new"] & (known["score"] <= self.worst.stop_at) & (rows.step % self._every == 0)
             self._judge(rows, due)
@@ -93,6 +101,9 @@ class Candidates:
         last = (leaving & known["new"] & ~self.worst.finished[rows.sample]).nonzero()[:, 0]
         if len(last):
             self._waiting.append((rows.sample[last], known["point"][last], known["step"][last]))
+        if self.keeps_last:
+            other = last[(known["last"][last] != known["point"][last]).flatten(1).any(1)]
+            self._waiting.append((rows.sample[other], known["last"][other], rows.step[other]))
         if self._deterministic and sum(len(part[0]) for part in self._waiting) >= self.judge.slots // 4:
             self.finish()
 

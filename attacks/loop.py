@@ -80,6 +80,7 @@ def run_search(search: Search, samples: Tensor) -> None:
         worst=search.worst,
         member=search.member,
         error_samples=search.error_samples,
+        keeps_last=search.judge.randomness is not Randomness.NONE and attack.knowledge is Knowledge.WHITE_BOX,
     )
     while True:
         if rows is not None:
@@ -173,7 +174,8 @@ def _advance(search: Search, rows: Rows, candidates: Candidates) -> None:
     candidates.add(rows, checked.points, answer, counted & ~failed)
     attack.tell(rows, query._replace(points=checked.points), answer)
     if wants_gradient and query.counts is None and search.judge.randomness is Randomness.NONE:
-        rows.done = rows.done | _stuck(search, rows, checked.points, answer.gradient)
+        rows.candidate["sloped"] |= answer.gradient.flatten(1).abs().amax(1) > 0
+        rows.done = rows.done | _stuck(search, rows, checked.points)
 
 
 def _nothing(outputs, batch: Batch, progress: Tensor) -> Tensor:
@@ -181,13 +183,16 @@ def _nothing(outputs, batch: Batch, progress: Tensor) -> Tensor:
     return torch.zeros_like(progress)
 
 
-def _stuck(search: Search, rows: Rows, points: Tensor, gradient: Tensor) -> Tensor:
-    """Returns which rows will learn nothing more: their gradient is exactly zero and their next point the same."""
-    zero = gradient.flatten(1).abs().amax(1) == 0
-    if not zero.any():
-        return zero
+def _stuck(search: Search, rows: Rows, points: Tensor) -> Tensor:
+    """Returns which rows will learn nothing more: no gradient ever was above zero, and their next point is the same.
+
+    One that has left a slope for a plateau may go back to it: Auto-PGD does.
+    """
+    flat = ~rows.candidate["sloped"]
+    if not flat.any():
+        return flat
     following = search.attack.ask(rows, search.rng).points
-    return zero & (following == points).flatten(1).all(1)
+    return flat & (following == points).flatten(1).all(1)
 
 
 def _draws(search: Search, rows: Rows) -> Draws | None:

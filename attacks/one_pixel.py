@@ -1,4 +1,4 @@
-"""Exhaustive one-pixel attack: every pixel with every extreme colour, then the best pixels together."""
+"""Exhaustive one-pixel attack: every pixel with every colour of a finite set, then the best pixels together."""
 
 from __future__ import annotations
 
@@ -18,10 +18,14 @@ from registry.errors import InvalidEntryError
 class OnePixel:
     """Tries every pixel with every corner colour (each channel 0 or 1); exact for one pixel within that finite set.
 
+    Of one channel evenly spaced grey levels may be tried in place of 0 and 1: filters that look for impulses take out
+    the extreme values, and let the ones between pass.
+
     With a budget of several pixels it goes on greedily: the two, three, ... pixels that gained most alone are changed
     together, one query for each number. On a linear model of two classes that is exact, too.
 
     Args:
+        grey_levels: Values from 0 to 1 that are tried of images with one channel.
         queries: Most single pixels that are tried; None for all of them. Fewer are spread evenly over the image.
         eot_samples: Draws averaged in each answer of a stochastic defense.
     """
@@ -29,10 +33,12 @@ class OnePixel:
     knowledge = Knowledge.SCORE_BASED
     restarts = 1
 
-    def __init__(self, *, queries: int | None = None, eot_samples: int = 1) -> None:
+    def __init__(self, *, grey_levels: int = 2, queries: int | None = None, eot_samples: int = 1) -> None:
+        if grey_levels < 2:
+            raise InvalidEntryError(f"2 or more grey levels can be tried, 0 and 1 among them, got {grey_levels}")
         self.steps = queries or 1  # known exactly once the first rows start
         self.eot_samples = eot_samples
-        self._queries = queries
+        self._queries, self._levels = queries, grey_levels
 
     def start(self, rows: Rows, rng: KeyedRandom) -> None:
         """Begins with an empty table of gains.
@@ -44,7 +50,7 @@ class OnePixel:
             raise InvalidEntryError(f"the one-pixel attack is for L0, got {rows.ball.norm}")
         pixels = to_pixels(rows.ball.originals, rows.ball.eps)
         _, balls, each, channels = pixels.shape
-        tried = self._tried(balls * each * 2**channels)
+        tried = self._tried(balls * each * self._colours(channels))
         together = min(int(rows.ball.eps.sum()), balls * each)
         self.steps = tried + max(together - 1, 0)
         rows.memory = {
@@ -55,7 +61,7 @@ class OnePixel:
     def ask(self, rows: Rows, rng: KeyedRandom) -> Query:
         ball = rows.ball
         pixels = to_pixels(ball.originals, ball.eps)
-        tried = self._tried(pixels[0, ..., 0].numel() * 2 ** pixels.shape[-1])
+        tried = self._tried(pixels[0, ..., 0].numel() * self._colours(pixels.shape[-1]))
         place, colour = self._single(rows, tried)
         single = torch.arange(pixels[0, ..., 0].numel(), device=place.device) == place[:, None]
         single = single.reshape(pixels.shape[:-1])
@@ -63,12 +69,12 @@ class OnePixel:
         best = self._best(rows, rows.step - tried + 2) if together.any() else single
         chosen = torch.where(together, best, single)
         colours = torch.where(together, rows.memory["colour"], colour[:, None, None])
-        changed = torch.where(chosen[..., None], corner(colours, pixels.shape[-1]).to(pixels.dtype), pixels)
+        changed = torch.where(chosen[..., None], self._colour(colours, pixels.shape[-1]).to(pixels.dtype), pixels)
         return Query(ball.project(from_pixels(changed, ball.originals)), gradient=False)
 
     def tell(self, rows: Rows, query: Query, answer: Answer) -> None:
         gain, colour = rows.memory["gain"].flatten(1), rows.memory["colour"].flatten(1)
-        tried = self._tried(gain.shape[1] * 2 ** query.points.shape[-3])
+        tried = self._tried(gain.shape[1] * self._colours(query.points.shape[-3]))
         place, tried_colour = self._single(rows, tried, step=rows.step - 1)
         before = gain.gather(1, place[:, None])[:, 0]
         better = (rows.step <= tried) & (answer.objective > before)
@@ -79,16 +85,23 @@ class OnePixel:
         rows.memory["colour"] = colour.scatter(1, place[:, None], value[:, None]).reshape(shape)
         rows.done = rows.step >= self.steps
 
+    def _colours(self, channels: int) -> int:
+        return self._levels if channels == 1 else 2**channels
+
+    def _colour(self, index: Tensor, channels: int) -> Tensor:
+        """Returns the colours with these numbers: float32 (..., channels) from int64 (...)."""
+        return index[..., None] / (self._levels - 1) if channels == 1 else corner(index, channels)
+
     def _tried(self, candidates: int) -> int:
         return candidates if self._queries is None else min(candidates, self._queries)
 
     def _single(self, rows: Rows, tried: int, step: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Returns the pixel, among all of a row, and the corner colour of a step: int64 (N,) each."""
+        """Returns the pixel, among all of a row, and the number of the colour of a step: int64 (N,) each."""
         step = rows.step if step is None else step
-        corners = 2 ** rows.begin.shape[-3]
-        candidates = rows.memory["gain"][0].numel() * corners if len(rows) else 1
+        colours = self._colours(rows.begin.shape[-3])
+        candidates = rows.memory["gain"][0].numel() * colours if len(rows) else 1
         index = step.clamp(max=tried - 1) * _stride(candidates) % candidates
-        return index // corners, index % corners
+        return index // colours, index % colours
 
     def _best(self, rows: Rows, number: Tensor) -> Tensor:
         """Returns the pixels that gained most alone, as many as asked for and as the balls allow: bool like `gain`."""

@@ -42,6 +42,8 @@ def members(facts: CellFacts, budget: Budget) -> tuple[Member, ...]:
             0,
             Member(name="pgd-bpda", attack="attacks.gradient:PGD", options=bpda, objective=objective, backward="bpda"),
         )
+    if facts.hidden_stages and facts.task == "classification" and not stochastic:
+        ensemble[1:1] = _through_stand_ins(facts, effort)
     if facts.has_twin:
         options = {"steps": steps // 2}
         ensemble.append(Member(name="transfer", attack=APGD, options=options, objective=objective, source=Need.TWIN))
@@ -77,6 +79,17 @@ def _classification(facts: CellFacts, effort: Mapping[str, int]) -> list[Member]
     ]
 
 
+def _through_stand_ins(facts: CellFacts, effort: Mapping[str, int]) -> list[Member]:
+    """Auto-PGD through the stand-ins of stages that hide their gradient, at every target where there are several."""
+    options, bpda = {"steps": effort["steps"], "restarts": min(2, effort["restarts"])}, {"backward": "bpda"}
+    members = [Member(name="apgd-bpda", attack=APGD, options=options, objective="margin", **bpda)]
+    if facts.n_classes > 2 and not facts.multi_label:
+        options = options | {"restarts": min(9 if effort["restarts"] > 1 else 3, facts.n_classes - 1)}
+        aim = "targeted-margin"
+        members.append(Member(name="apgd-targeted-bpda", attack=APGD, options=options, objective=aim, **bpda))
+    return members
+
+
 def _stochastic(facts: CellFacts, effort: str, objective: str) -> list[Member]:
     """Draws are swept: one noisy gradient is weak, and many steps with few draws may beat few with many.
 
@@ -84,7 +97,7 @@ def _stochastic(facts: CellFacts, effort: str, objective: str) -> list[Member]:
     noisy value allows, and one lucky draw shortens it: momentum steps of one length stand beside it. No budget but the
     full one says more than an upper bound.
     """
-    sweep = {"full": ((1, 2), (4, 2), (16, 1)), "middle": ((1, 1), (4, 1)), "curve": ((4, 1),)}[effort]
+    sweep = {"full": ((1, 2), (4, 2), (16, 3)), "middle": ((1, 1), (4, 1)), "curve": ((4, 1),)}[effort]
     steps = 40 if effort == "curve" else 100
 
     def apgd(name: str, draws: int, restarts: int = 1, objective: str = objective, **more) -> Member:

@@ -6,13 +6,14 @@ from attacks.ensemble_parts import averaged, score_based, through_parts
 from registry import Budget, CellFacts, Member, Need, Randomness
 
 EXHAUSTIVE = 10_000
-"""Single pixels that are tried at most, each colour of each: all of 28 x 28 with 8 colours, or of 64 x 64 with 2."""
+"""Single pixels that are tried at most, each colour of each: all of 28 x 28 in 8 colours or 9 grey levels."""
 
 
 def members(facts: CellFacts, budget: Budget) -> tuple[Member, ...]:
     """Returns the ensemble of a cell, the cheapest first; of a stochastic defense draws are averaged.
 
-    One pixel is tried exhaustively in corner colours as far as `EXHAUSTIVE` goes; Sparse-RS searches the rest.
+    One pixel is tried exhaustively in 9 grey levels or 8 corner colours as far as `EXHAUSTIVE` goes; Sparse-RS searches
+    the rest.
     """
     full, stochastic, draws = budget == facts.ranked_budget, facts.randomness is not Randomness.NONE, averaged(facts, 4)
     steps, restarts, queries = (100, 5, 5000) if full else (40, 5, 1000)
@@ -33,6 +34,6 @@ def members(facts: CellFacts, budget: Budget) -> tuple[Member, ...]:
         ensemble.append(Member(name="frozen-draw", attack=pgd, options=options, objective="margin", source=source))
     ensemble += through_parts(facts, pgd, steps // 2, "margin", draws=4, restarts=3)
     if budget.size <= 1:
-        options, attack = {"queries": EXHAUSTIVE} | draws, "attacks.one_pixel:OnePixel"
+        options, attack = {"queries": EXHAUSTIVE, "grey_levels": 9} | draws, "attacks.one_pixel:OnePixel"
         ensemble.append(Member(name="one-pixel", attack=attack, options=options, objective="margin"))
     return (*ensemble, score_based(facts, "sparse-rs", "attacks.sparse_rs:SparseRS", queries, "margin"))

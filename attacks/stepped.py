@@ -38,7 +38,7 @@ class Rows:
     memory: dict[str, Tensor] = field(default_factory=dict)
     """The attack's own tensors, each with leading axis N."""
     candidate: dict[str, Tensor] = field(default_factory=dict)
-    """The engine's: the best candidate that the row has proposed, see `Candidates`."""
+    """The engine's: the best candidate that the row has proposed, see `Candidates`, and whether it ever met a slope."""
 
     def __len__(self) -> int:
         return len(self.restart)

@@ -45,7 +45,7 @@ class KnownBy(StrEnum):
     """How the true robust score of a control is known."""
 
     BASE = "base"
-    """It decides as its base does, so its robust score is the base's."""
+    """It decides as its base does, but for a few inputs at most, so its robust score is the base's."""
     CERTIFICATE = "certificate"
     """Its certificate holds for exactly the robust samples."""
     ATTACK = "attack"

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
-from registry import Budget, ThreatModel
+from registry import DEFENSES, Budget, ThreatModel, load_entries
 from registry.errors import BenchmarkError, DamagedRecordError
 from results.budgets import as_budget, as_threat_model
 from results.record import BudgetResult, Card, EvaluationRecord
+
+DESCRIPTIVE = ("summary", "departures", "claims", "paper", "truth")
+"""What an entry says of its defense beside what it is: words that are mended without a new revision."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +128,7 @@ def read_cell(record: EvaluationRecord) -> Cell:
         return Cell(
             record=record,
             dataset=_dataset(record.dataset),
-            defense=_defense(record.defense),
+            defense=_defense(_described(record)),
             protocol=str(protocol["name"]),
             protocol_title=str(protocol["title"]),
             ranks=bool(protocol["ranks"]),
@@ -153,6 +157,23 @@ def _dataset(card: Card) -> DatasetFacts:
         notes=str(card.get("notes", "")),
         ranked_budget=as_budget(card["ranked_budget"]),
     )
+
+
+def _described(record: EvaluationRecord) -> Card:
+    """Returns the card of a record's defense in the words of its entry, where that is of the record's revision."""
+    card = record.defense
+    _load_entries_once()
+    name = str(card["name"])
+    if name not in DEFENSES or DEFENSES[name].revision != record.revisions.get("defense"):
+        return card
+    entry = DEFENSES[name].card()
+    return card | {field: entry[field] for field in DESCRIPTIVE}
+
+
+@cache
+def _load_entries_once() -> None:
+    """Imports the entries; a file that breaks leaves its records to their own cards."""
+    load_entries()
 
 
 def _defense(card: Card) -> DefenseFacts:

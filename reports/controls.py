@@ -5,33 +5,34 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from statistics import fmean
 
-import numpy as np
-
-from registry import Budget, KnownBy
+from registry import Budget
 from registry.threat_model import EVERYTHING
 from reports.cards import Cell, DatasetFacts, DefenseFacts
 from reports.certificates import check_contest
-from reports.scores import ContestScores, EntrantScores
+from reports.scores import ContestScores
 from reports.selection import Contest
+from reports.truths import truth_of
 from results.best_known import ReadSamples
-from results.certificates import CERTIFIED
 from results.verdict import Verdict, VerdictStatus, verdict
 
 TOLERANCE = 0.03
-"""How far above its truth a verified number may lie, a fraction."""
+"""How far above its truth a verified number may lie, a fraction; and above 0, the lowest truth there is."""
 
 
 class Outcome(StrEnum):
     """How the benchmark did on one control."""
 
     CAUGHT = "caught"
-    """Broken, and said to be: at most 3 points above its truth, or not verified because of a flag."""
+    """Broken, and said to be: not verified because of a flag, or at most 3 points above 0 or an exact truth."""
     MISSED = "missed"
     """Broken, and verified at a number that is too high."""
+    NOT_GRADED = "not graded"
+    """Broken, verified above 3 points, and all that is known of it are its own attacks: no exam."""
     ACCEPTED = "accepted"
-    """Honest, verified, and not above its truth."""
+    """Honest, verified, and not above its exact truth."""
+    NOT_CONTESTED = "not contested"
+    """Honest and verified, which no flag doubts; all that is known of its score are its own attacks."""
     FALSE_ALARM = "false alarm"
     """Honest, and doubted because of a flag."""
     TOO_HIGH = "too high"
@@ -51,11 +52,15 @@ class ControlRow:
     n: int = 0
     clean: float | None = None
     truth: float | None = None
-    """True robust score, or the lowest that any attack reached."""
+    """True robust score of the same seeds, or the lowest that any attack on the same weights reached."""
+    exact: bool = False
+    """Whether the truth owes nothing to attacks on this control."""
     measured: float | None = None
     """Robust score of the ranking protocol."""
     flags: tuple[str, ...] = ()
-    """Names of the red flags."""
+    """Names of the flags that are red, after the escalation where there was one."""
+    settled: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    """Flags that were red before the escalation and are not after it, by the gradient attack that settled them."""
     status: str = "failed"
     reasons: tuple[str, ...] = ()
     outcome: Outcome = Outcome.INCOMPLETE
@@ -64,6 +69,12 @@ class ControlRow:
     def broken(self) -> bool:
         """Whether it is one that must be caught."""
         return self.defense.family == "control-broken"
+
+    @property
+    def flags_in_words(self) -> str:
+        """Every flag that was red at some time, e.g. "zero-gradient, settled under BPDA"."""
+        groups = [f"{', '.join(names)}, settled under {attack}" for attack, names in self.settled]
+        return "; ".join([", ".join(self.flags), *groups] if self.flags else groups) or "none"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,9 +106,22 @@ class Exam:
             f"{self.count(Outcome.CAUGHT)} of {self.n_broken} broken controls caught, "
             f"{self.count(Outcome.FALSE_ALARM)} false alarms on {self.n_honest} honest ones"
         )
-        weak, undone = self.count(Outcome.TOO_HIGH), self.count(Outcome.INCOMPLETE)
-        text += f", {weak} honest ones measured too high" if weak else ""
-        return text + (f", {undone} not evaluated to the end" if undone else "")
+        others = {
+            Outcome.MISSED: "broken ones missed",
+            Outcome.NOT_GRADED: "broken ones not graded",
+            Outcome.TOO_HIGH: "honest ones measured too high",
+            Outcome.INCOMPLETE: "not evaluated to the end",
+        }
+        return text + "".join(f", {self.count(which)} {words}" for which, words in others.items() if self.count(which))
+
+    @property
+    def truths_in_words(self) -> str:
+        """What the controls were held against, for people."""
+        exact, own = (sum(r.truth is not None and r.exact is known for r in self.rows) for known in (True, False))
+        return (
+            f"{exact} against an exact truth, {own} against the lowest score of any attack on the same weights, "
+            "their own included"
+        )
 
 
 def is_control(cell: Cell) -> bool:
@@ -132,16 +156,17 @@ def examine(contest: Contest, samples_of: ReadSamples) -> Exam | None:
         return None
     scores = ContestScores(contest, samples_of)
     check_contest(contest, scores, samples_of)
-    rows = [_row(cells, scores, budget) for cells in controls]
+    rows = [_row(cells, contest, scores, budget) for cells in controls]
     rows += [ControlRow(dataset=c.dataset, defense=c.defense, budget=budget, reasons=(_why(c),)) for c in failed]
     rows.sort(key=lambda row: (not row.broken, row.defense.name.lower()))
     return Exam(dataset=cell.dataset, rows=tuple(rows))
 
 
-def _row(cells: Sequence[Cell], scores: ContestScores, budget: Budget) -> ControlRow:
+def _row(cells: Sequence[Cell], contest: Contest, scores: ContestScores, budget: Budget) -> ControlRow:
     newest = max(cells, key=lambda cell: (cell.record.provenance.started_at, cell.record.key))
     found = verdict([cell.record for cell in cells], budget)
     own = scores.of(newest.defense.name)
+    red = {flag.name for flag in found.flags}
     row = ControlRow(
         dataset=newest.dataset,
         defense=newest.defense,
@@ -149,34 +174,31 @@ def _row(cells: Sequence[Cell], scores: ContestScores, budget: Budget) -> Contro
         seeds=tuple(cell.seed for cell in cells),
         status=str(found.status),
         reasons=found.reasons,
-        flags=tuple(sorted({flag.name for flag in found.flags})),
+        flags=tuple(sorted(red)),
+        settled=_settled(cells, red),
     )
     if own is None or budget.label not in own.robust:
         return row
+    truth = truth_of(cells, contest, scores, budget)
     row = replace(
         row,
         n=len(own.sample_ids),
         clean=float(own.clean.mean()),
         measured=float(own.robust[budget.label].mean()),
-        truth=_truth(cells, own, scores, budget),
+        truth=truth.value,
+        exact=truth.exact,
     )
     return replace(row, outcome=_outcome(row, found))
 
 
-def _truth(cells: Sequence[Cell], own: EntrantScores, scores: ContestScores, budget: Budget) -> float:
-    """Returns the true robust score as the entry says it is known; the lowest score found where that is missing."""
-    facts = cells[0].defense
-    if facts.truth.known_by == KnownBy.CERTIFICATE:
-        metrics = [result.metrics for cell in cells for b, result in cell.budgets if b.label == budget.label]
-        if metrics and all(CERTIFIED in found for found in metrics):
-            return fmean(found[CERTIFIED].value for found in metrics)
-    lowest = own
-    if facts.truth.known_by == KnownBy.BASE and scores.has(facts.base) and scores.of(facts.base) is not None:
-        lowest = scores.of(facts.base)
-    if budget.label not in lowest.best_known or not np.isin(own.sample_ids, lowest.sample_ids).all():
-        lowest = own
-    shared = np.isin(lowest.sample_ids, own.sample_ids)
-    return float(lowest.best_known[budget.label][:, shared].mean())
+def _settled(cells: Iterable[Cell], red: set[str]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Returns the flags that started a finished escalation and are red no more, by its strongest attack."""
+    groups: dict[str, set[str]] = {}
+    for cell in cells:
+        escalation = cell.record.escalation
+        if escalation is not None and not escalation.failure:
+            groups.setdefault(escalation.strongest, set()).update({flag.name for flag in escalation.flags} - red)
+    return tuple((attack, tuple(sorted(groups[attack]))) for attack in sorted(groups) if groups[attack])
 
 
 def _outcome(row: ControlRow, found: Verdict) -> Outcome:
@@ -184,11 +206,13 @@ def _outcome(row: ControlRow, found: Verdict) -> Outcome:
     if found.status is not VerdictStatus.VERIFIED and not doubted:
         return Outcome.INCOMPLETE
     too_high = row.measured > row.truth + TOLERANCE
-    if row.broken:
-        return Outcome.CAUGHT if doubted or not too_high else Outcome.MISSED
     if doubted:
-        return Outcome.FALSE_ALARM
-    return Outcome.TOO_HIGH if too_high else Outcome.ACCEPTED
+        return Outcome.CAUGHT if row.broken else Outcome.FALSE_ALARM
+    if too_high:
+        return Outcome.MISSED if row.broken else Outcome.TOO_HIGH
+    if row.broken:
+        return Outcome.CAUGHT if row.exact or row.measured <= TOLERANCE else Outcome.NOT_GRADED
+    return Outcome.ACCEPTED if row.exact else Outcome.NOT_CONTESTED
 
 
 def _why(cell: Cell) -> str:
@@ -209,8 +233,10 @@ def table(exams: Iterable[Exam]) -> list[Mapping[str, object]]:
             "clean": row.clean,
             "truth": row.truth,
             "known_by": row.defense.truth.known_by,
+            "exact": row.exact,
             "measured": row.measured,
             "flags": list(row.flags),
+            "settled_flags": sorted({name for _, names in row.settled for name in names}),
             "status": row.status,
             "outcome": str(row.outcome),
         }

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from math import isfinite
-from statistics import fmean
+from math import atanh, isfinite, sqrt, tanh
+from statistics import NormalDist, fmean
 
 from scipy.stats import kendalltau, spearmanr
 
@@ -16,10 +16,13 @@ from reports.controls import is_control
 from reports.leaderboard import VERIFIED, Leaderboard, Row, Standings
 from reports.pooling import Pooled, pool_estimates
 from results.record import RecordStatus
+from results.statistics import ALPHA
 
 PREFIX = "corruption:"
 FEWEST_ROWS = 3
 """Rows from which an order can be compared with another."""
+ENOUGH_ROWS = 10
+"""Rows from which a rank correlation has an interval; of fewer it says little."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +30,8 @@ class CorruptionRow:
     """One defense under every corruption: its training seeds pooled."""
 
     defense: DefenseFacts
+    seeds: tuple[int, ...]
+    """Training seeds, those that every one of its corruptions was evaluated on."""
     n: int
     """Number of test samples, the fewest of its records."""
     clean: Pooled
@@ -35,7 +40,13 @@ class CorruptionRow:
     mean: float | None
     """Mean over all corruptions and severities of the board; None where one is missing."""
     ranked: Row | None
-    """Its row at the data set's ranked budget, of the same weights."""
+    """Its row at the data set's ranked budget, which may hold more training seeds."""
+
+    @property
+    def robust(self) -> float | None:
+        """The score at the data set's ranked budget, mean over the training seeds of this row alone."""
+        of_seed = dict(zip(self.ranked.seeds, self.ranked.standing.seeds, strict=True)) if self.ranked else {}
+        return fmean(of_seed[seed] for seed in self.seeds) if set(self.seeds) <= set(of_seed) else None
 
     def mean_of(self, name: str) -> float | None:
         """Returns the mean over the severities of one corruption, or None where it was not evaluated."""
@@ -49,6 +60,8 @@ class Correlation:
 
     spearman: float
     """Spearman's rho."""
+    interval: tuple[float, float] | None
+    """95 % interval of Spearman's rho were rows drawn at random; None where they are fewer than 10 or rho is +-1."""
     kendall: float
     """Kendall's tau-b."""
     n: int
@@ -111,7 +124,8 @@ def _of_the_row(cell: Cell, ranked: Row | None) -> bool:
 
 
 def _row(cells: Sequence[Cell], ranked: Row | None, names: Sequence[str], severities: Sequence[str]) -> CorruptionRow:
-    chosen = _one_per_seed(cells)
+    chosen = _of_common_seeds(_one_per_seed(cells))
+    seeds = tuple(sorted({cell.seed for cell in chosen}))
     scores: dict[str, dict[str, Pooled]] = {}
     for name in names:
         found = [cell for cell in chosen if cell.protocol.removeprefix(PREFIX) == name]
@@ -123,10 +137,11 @@ def _row(cells: Sequence[Cell], ranked: Row | None, names: Sequence[str], severi
             scores[name] = {label: pool_estimates(measured[label]) for label in severities if label in measured}
     values = [scores.get(name, {}).get(label) for name in names for label in severities]
     n = min(cell.record.clean["clean"].n for cell in chosen)
-    same = all(cell.record.clean["clean"].n == n for cell in chosen)
+    same = all(cell.record.clean["clean"].n == n for cell in chosen) and len(chosen) == len(seeds) * len(scores)
     clean = {cell.seed: cell.record.clean["clean"] for cell in chosen}
     return CorruptionRow(
         defense=max(chosen, key=lambda cell: (cell.record.provenance.started_at, cell.record.key)).defense,
+        seeds=seeds,
         n=n,
         clean=pool_estimates([clean[seed] for seed in sorted(clean)]),
         scores=scores,
@@ -149,17 +164,39 @@ def _one_per_seed(cells: Iterable[Cell]) -> list[Cell]:
     return [best[key] for key in sorted(best)]
 
 
+def _of_common_seeds(cells: Sequence[Cell]) -> Sequence[Cell]:
+    """Returns the cells of the training seeds that every corruption was evaluated on; all where there is none."""
+    seeds_of: dict[str, set[int]] = defaultdict(set)
+    for cell in cells:
+        seeds_of[cell.protocol].add(cell.seed)
+    shared = set.intersection(*seeds_of.values())
+    return [cell for cell in cells if cell.seed in shared] if shared else cells
+
+
 def _correlation(rows: Iterable[CorruptionRow]) -> Correlation | None:
     pairs = [
-        (row.mean, row.ranked.standing.value)
+        (row.mean, row.robust)
         for row in rows
-        if row.mean is not None and row.ranked is not None and row.ranked.status == VERIFIED and row.n == row.ranked.n
+        if None not in (row.mean, row.robust) and row.ranked.status == VERIFIED and row.n == row.ranked.n
     ]
     if len(pairs) < FEWEST_ROWS or any(len(set(values)) == 1 for values in zip(*pairs, strict=True)):
         return None
     corrupted, robust = zip(*pairs, strict=True)
     rho, tau = float(spearmanr(corrupted, robust).statistic), float(kendalltau(corrupted, robust).statistic)
-    return Correlation(spearman=rho, kendall=tau, n=len(pairs)) if isfinite(rho + tau) else None
+    if not isfinite(rho + tau):
+        return None
+    return Correlation(spearman=rho, interval=spearman_interval(rho, len(pairs)), kendall=tau, n=len(pairs))
+
+
+def spearman_interval(rho: float, n: int) -> tuple[float, float] | None:
+    """Returns the 95 % interval of a rank correlation of n pairs by Fisher's z, or None where it would say nothing.
+
+    Its standard error is that of Bonett and Wright (2000), sqrt((1 + rho^2 / 2) / (n - 3)).
+    """
+    if n < ENOUGH_ROWS or abs(rho) > 1 - 1e-9:
+        return None
+    half = NormalDist().inv_cdf(1 - ALPHA / 2) * sqrt((1 + rho**2 / 2) / (n - 3))
+    return tanh(atanh(rho) - half), tanh(atanh(rho) + half)
 
 
 def _weights(cell: Cell) -> str | None:

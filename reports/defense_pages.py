@@ -11,7 +11,7 @@ from jinja2 import Environment
 from reports.addresses import board_page, defense_page, unusual_rules
 from reports.cards import Cell, DefenseFacts, PublishedClaim
 from reports.figures import CurvePoint, Figure, curve_figure
-from reports.leaderboard import Leaderboard, Row, Standings
+from reports.leaderboard import PROBES, Leaderboard, Row, Standings
 from reports.pages import BELOW_ROOT, front_board, restored_specs
 from reports.pooling import Pooled, pool_estimates
 from reports.survivors import survivor_figure
@@ -101,7 +101,7 @@ def _part(facts: DefenseFacts, steps: Sequence[Step]) -> dict[str, object]:
         "board": board,
         "row": row,
         "flags": sorted(row.flags, key=lambda found: (_weight(found.flag), found.flag.name, found.seed)),
-        "escalations": [(cell.seed, cell.record.escalation) for cell in row.cells if cell.record.escalation],
+        "escalations": [_escalation(cell) for cell in row.cells if cell.record.escalation],
         "threat": ", ".join([str(board.threat_model.norm), *unusual_rules(board.threat_model)]),
         "anchor": board_page(board, "").removeprefix("boards/").strip("."),
         "href": BELOW_ROOT + board_page(board),
@@ -115,6 +115,21 @@ def _part(facts: DefenseFacts, steps: Sequence[Step]) -> dict[str, object]:
             for found, own in steps
         ],
         "commands": _commands(row),
+    }
+
+
+def _escalation(cell: Cell) -> dict[str, object]:
+    """Returns an escalation between what the protocol had left and what the probes left that ran again after it."""
+    tried = cell.record.escalation
+    members = [member for budget, found in cell.budgets if budget.card() == tried.budget for member in found.members]
+    main = [member.robust_after for member in members if member.name != PROBES]
+    probes = [member.robust_after for member in members if member.name == PROBES]
+    known = bool(main and probes)
+    return {
+        "seed": cell.seed,
+        "tried": tried,
+        "main": main[-1] if known else None,
+        "end": probes[-1] if known else None,
     }
 
 

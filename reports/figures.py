@@ -14,6 +14,9 @@ from results.record import Estimate
 
 WIDTH, HEIGHT = 640, 310
 LEFT, RIGHT, TOP, BOTTOM = 64, 16, 16, 56
+DIGIT = 12
+"""Width of a digit in the larger letters of narrow screens, in SVG units."""
+LEVELS = "/255"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,15 +102,24 @@ def curve_figure(
     """
     sizes = sorted({point.size for _, _, points in curves for point in points})
     scale = _eps_scale(sizes)
+    labels, unit = _eps_labels(norm, sizes)
     return Figure(
         curves=tuple(_draw(title, style, points, scale, norm) for title, style, points in curves),
-        x_ticks=tuple(Tick(at=scale(size), label=format_eps(norm, size) if size else "0") for size in sizes),
+        x_ticks=tuple(Tick(at=scale(size), label=label) for size, label in zip(sizes, labels, strict=True)),
         y_ticks=tuple(Tick(at=height_of(value / 100), label=str(value)) for value in range(0, 101, 25)),
         baseline=None if constant_predictor is None else height_of(constant_predictor),
         ranked=scale(ranked.size) if ranked and ranked.size in sizes else None,
-        x_title=f"eps, {norm} (logarithmic above the smallest)",
+        x_title=f"eps{unit}, {norm} (logarithmic above the smallest)",
         y_title=f"{quality} (%)",
     )
+
+
+def _eps_labels(norm: str, sizes: Sequence[float]) -> tuple[list[str], str]:
+    """Returns the labels of the eps axis and their unit: "4" of " in 1/255" where all are, or they run together."""
+    labels = [format_eps(norm, size) if size else "0" for size in sizes]
+    if all(label.endswith(LEVELS) for label in labels if label != "0"):
+        return [label.removesuffix(LEVELS) for label in labels], f" in 1{LEVELS}"
+    return labels, ""
 
 
 def _eps_scale(sizes: Sequence[float]):

@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from registry import DRAW_METRICS, RESTORATION, TASKS
 from registry.metric import MetricSpec
@@ -39,6 +40,7 @@ def environment() -> Environment:
         "seconds": seconds,
         "metric": metric_value,
         "options": options,
+        "breakable": breakable,
     }
     return env
 
@@ -70,6 +72,12 @@ def slug(text: str) -> str:
     if plain == text and plain:
         return plain
     return f"{plain or 'entry'}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def breakable(name: str) -> Markup:
+    """Returns a name that may be broken where a word begins in it, as in "Tsai2025|Denoising|AE|Features"."""
+    words = re.split(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", name)
+    return Markup("<wbr>").join(words)
 
 
 def count(value: float) -> str:

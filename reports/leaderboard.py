@@ -8,13 +8,19 @@ from registry import Budget, ThreatModel
 from registry.threat_model import EVERYTHING
 from reports.cards import Cell, DatasetFacts, DefenseFacts, PublishedClaim
 from reports.controls import Exam
-from reports.pooling import Pooled, PooledCost, PooledMember
+from reports.costs import PooledCost
+from reports.pooling import Pooled, PooledMember
 from reports.selection import SetAside
 from reports.survivors import Survivors
 from results.record import Flag
 
+BALANCED = "balanced_accuracy"
+"""Name of the corpus metric that stands beside the accuracy: the mean of the class recalls."""
 AGGREGATE_MINIMUM = 300
 """Test sets with fewer images stay out of ranks over several data sets: their intervals are 5 points and more."""
+
+PROBES = "probes"
+"""Member under which a record lists what the soundness probes broke, as in `attacks.soundness.ledger`."""
 
 VERIFIED, CONTESTED, UNVERIFIED = "verified", "contested", "unverified"
 
@@ -74,6 +80,8 @@ class Row:
     certified_majority: Pooled | None = None
     """Share of samples whose majority vote of many draws is proven right; stochastic defenses only."""
     cost: PooledCost | None
+    trained_for: tuple[Budget, ...] = ()
+    """Budgets that its weights were trained for, as their cards say; empty where the entry names none."""
     claims: tuple[PublishedClaim, ...]
     """Claims of its authors for this data set and budget."""
     members: tuple[PooledMember, ...]
@@ -103,6 +111,11 @@ class Row:
     def standing(self) -> Pooled:
         """The score that ranks: the lower of the ranking protocol's and the best known one."""
         return self.best_known if self.best_known.value < self.robust.value else self.robust
+
+    @property
+    def balanced(self) -> Change | None:
+        """Balanced accuracy; classification only, and of a randomised defense that of the averaged prediction."""
+        return self.metrics.get(BALANCED)
 
     @property
     def red_flags(self) -> tuple[str, ...]:
@@ -151,6 +164,11 @@ class Leaderboard:
     def ranks(self) -> bool:
         """Whether this is the data set's ranked budget, fixed in its entry."""
         return self.budget.label == self.dataset.ranked_budget.label and self.threat_model.support == EVERYTHING
+
+    @property
+    def probed(self) -> bool:
+        """Whether the soundness probes ran at this budget: they are then among the attacks."""
+        return any(member.name == PROBES for row in self.rows for member in row.members)
 
     @property
     def in_aggregate(self) -> bool:

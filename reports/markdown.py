@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from reports.addresses import board_page, defense_page
 from reports.html import https, percent
 from reports.leaderboard import Leaderboard, Row, Standings
-from reports.pages import task_spec
+from reports.pages import task_spec, unprobed
 from reports.pooling import Pooled
 
 HEADINGS = (
@@ -21,6 +21,8 @@ HEADINGS = (
     "Drop",
     "ASR %",
     "Best known %",
+    "Balanced %, clean → attacked",
+    "Trained for",
     "Claimed %",
     "Status",
     "Paper",
@@ -65,10 +67,16 @@ def _table(board: Leaderboard, root: str) -> list[str]:
     lines = []
     if board.constant_predictor is not None:
         lines += [f"Constant predictor: {percent(board.constant_predictor)} % (n = {board.n}).", ""]
+    if not board.ranks:
+        lines += [
+            f"Not the ranked budget, which is {escape(board.dataset.ranked_budget.label)}. {unprobed(board)}".rstrip(),
+            "",
+        ]
     lines += [table_line(HEADINGS), table_line("---" for _ in HEADINGS)]
     lines += [table_line(_cells(row, root)) for row in board.rows]
     for failed in board.failures:
-        lines.append(table_line(["–", escape(failed.defense.name), *[""] * 7, f"failed: {escape(failed.message)}", ""]))
+        empty = [""] * (len(HEADINGS) - 4)
+        lines.append(table_line(["–", escape(failed.defense.name), *empty, f"failed: {escape(failed.message)}", ""]))
     reasons = [f"- {escape(row.defense.name)}: {escape('; '.join(row.reasons))}" for row in board.rows if row.reasons]
     return [*lines, "", *reasons] if reasons else lines
 
@@ -77,7 +85,7 @@ def _cells(row: Row, root: str) -> list[str]:
     paper = row.defense.paper
     url = https(paper.url) if paper else None
     name = escape(f"{paper.authors} {paper.year}") if paper else "–"
-    best = percent(row.best_known.value)
+    best = ("≤ " if row.upper_bound else "") + percent(row.best_known.value)
     return [
         str(row.rank) if row.rank else "–",
         f"[{escape(row.defense.name)}]({root}{defense_page(row.defense.name)})",
@@ -87,10 +95,19 @@ def _cells(row: Row, root: str) -> list[str]:
         percent(row.drop),
         percent(row.attack_success_rate.value) if row.attack_success_rate else "–",
         f"**{best}**" if row.lowered_by else best,
-        ", ".join(percent(claim.value) for claim in row.claims) or "none published",
+        _balanced(row),
+        escape(", ".join(budget.label for budget in row.trained_for)) or "–",
+        ", ".join(percent(claim.value) for claim in row.claims) or "none entered",
         row.status,
         f"[{name}](<{url}>)" if url else name,
     ]
+
+
+def _balanced(row: Row) -> str:
+    found = row.balanced
+    if found is None:
+        return "–"
+    return f"{percent(found.clean.value) if found.clean else '–'} → {_score(found.attacked)}"
 
 
 def _score(pooled: Pooled) -> str:

@@ -7,7 +7,7 @@ from statistics import fmean
 
 from jinja2 import Environment
 
-from registry import RESTORATION, TASKS
+from registry import RESTORATION, TASKS, Norm
 from registry.metric import MetricSpec, TaskSpec
 from reports.addresses import INDEX, METHODOLOGY, board_page, corruption_page, defense_page, unusual_rules
 from reports.cards import DefenseFacts
@@ -70,6 +70,7 @@ def render_board(
     names = sorted({name for row in board.rows for name in row.metrics} - restoration)
     specs = [metric_spec(board.dataset.task, name) for name in names]
     known = [spec.name for spec in task_spec(board.dataset.task).metrics]
+    classes = _first_order(row.class_recall for row in board.rows)
     return env.get_template("board.html").render(
         page="board",
         root=BELOW_ROOT,
@@ -83,7 +84,9 @@ def render_board(
         restoration=restored_specs(),
         certified=[_linked(row) for row in (*board.ranked, *board.unranked) if row.certified],
         remarks=[_linked(row) for row in (*board.unranked, *board.ranked) if row.reasons],
-        classes=_first_order(row.class_recall for row in board.rows),
+        classes=classes,
+        chance=1 / len(classes) if classes and any(row.balanced for row in board.rows) else None,
+        unprobed="" if board.ranks else unprobed(board),
         confusions=_first_order(row.confusions for row in board.rows),
         metrics=sorted(specs, key=lambda spec: (known.index(spec.name) if spec.name in known else 99, spec.name)),
         markdown=BELOW_ROOT + board_page(board, "md"),
@@ -100,6 +103,16 @@ def task_spec(name: str) -> TaskSpec:
     if name in TASKS:
         return TASKS[name]
     return TaskSpec(name=name, title=name.capitalize(), score="", quality="score", build="", metrics=())
+
+
+def unprobed(board: Leaderboard) -> str:
+    """Returns what to know of a board on whose budget no soundness probe ran; L0 has few probes at any budget."""
+    if board.probed or board.budget.norm == Norm.L0:
+        return ""
+    return (
+        "No soundness probe ran at this budget, and attacks had less effort than at the budget of full effort, "
+        "so that a verified row says less here."
+    )
 
 
 def front_board(boards: Iterable[Leaderboard]) -> Leaderboard:
@@ -152,6 +165,7 @@ def _task_summary(name: str, boards: list[Leaderboard]) -> dict[str, object]:
         "summaries": summaries,
         "matrix": _matrix(boards),
         "below": any(item["best"] and item["best"][0]["row"].below_constant for item in summaries),
+        "balanced": any(row.balanced for board in boards for row in board.rows),
     }
 
 
@@ -177,8 +191,12 @@ def _matrix(boards: list[Leaderboard]) -> dict[str, object]:
         for name, cells in rows.items()
     ]
     lines.sort(key=lambda line: (line["mean_rank"] is None, line["mean_rank"] or 0, line["name"].lower()))
-    columns = [{"title": b.dataset.title, "n": b.n, "in_aggregate": b.in_aggregate} for b in boards]
-    return {"rows": lines, "columns": columns, "n_aggregate": len(counted)}
+    return {
+        "rows": lines,
+        "columns": boards,
+        "n_aggregate": len(counted),
+        "constant": any(board.constant_predictor is not None for board in boards),
+    }
 
 
 def _mean_rank(cells: list[Row | None], counted: list[int]) -> float | None:

@@ -8,9 +8,8 @@ from statistics import fmean
 
 import numpy as np
 
-from reports.cards import Cell
 from results.bootstrap import resampled_means
-from results.record import BudgetResult, Cost, Estimate
+from results.record import BudgetResult, Estimate
 from results.statistics import ALPHA
 
 
@@ -54,24 +53,6 @@ class PooledMember:
     forwards: int
     backwards: int
     seconds: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class PooledCost:
-    """What a defense costs its user and its evaluation cost us, as the mean over training seeds."""
-
-    parameters: int
-    flops: int | None
-    latency_ms_1: float
-    latency_ms_64: float
-    training_seconds: float | None
-    training_relative: float | None
-    """Training time over that of the undefended model of the same data set."""
-    attack_forwards: float
-    """Sample-forwards of all attacks and budgets, of one seed."""
-    attack_backwards: float
-    attack_seconds: float
-    device: str
 
 
 def pool_scores(estimates: Sequence[Estimate], interval: Estimate | None) -> Pooled:
@@ -146,36 +127,3 @@ def _pool_member(name: str, results: Iterable[BudgetResult]) -> PooledMember:
         robust_after=fmean(member.robust_after for member in found),
         **{field: sum(getattr(member, field) for member in found) for field in (*totals, *spent)},
     )
-
-
-def pool_cost(cells: Sequence[Cell], undefended_training: float | None) -> PooledCost | None:
-    """Returns the mean cost over seeds, or None where no record holds one.
-
-    Args:
-        cells: One cell for each seed.
-        undefended_training: Mean training time of the undefended model of the same data set, in s.
-    """
-    costs: list[Cost] = [cell.record.cost for cell in cells if cell.record.cost]
-    if not costs:
-        return None
-    training = training_seconds(cells)
-    relative = training / undefended_training if training is not None and undefended_training else None
-    return PooledCost(
-        parameters=costs[0].parameters,
-        flops=costs[0].flops,
-        latency_ms_1=fmean(cost.latency_ms_1 for cost in costs),
-        latency_ms_64=fmean(cost.latency_ms_64 for cost in costs),
-        training_seconds=training,
-        training_relative=relative,
-        attack_forwards=fmean(cost.forwards for cost in costs),
-        attack_backwards=fmean(cost.backwards for cost in costs),
-        attack_seconds=fmean(cost.seconds for cost in costs),
-        device=", ".join(sorted({cell.record.provenance.device for cell in cells})),
-    )
-
-
-def training_seconds(cells: Iterable[Cell]) -> float | None:
-    """Returns the mean training time over the seeds that know theirs, in s, or None."""
-    known = [cell.record.cost.training_seconds for cell in cells if cell.record.cost]
-    known = [seconds for seconds in known if seconds is not None]
-    return fmean(known) if known else None

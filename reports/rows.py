@@ -9,11 +9,13 @@ import numpy as np
 
 from registry import RESTORATION, Budget, Randomness
 from reports.cards import Cell
+from reports.costs import pool_cost
 from reports.leaderboard import Change, FailedRow, Leaderboard, Row, SeedFlag
-from reports.pooling import Pooled, pool_cost, pool_estimates, pool_members, pool_named, pool_scores, training_seconds
+from reports.pooling import Pooled, pool_estimates, pool_members, pool_named, pool_scores
 from reports.scores import ContestScores
 from reports.selection import Contest
 from reports.survivors import survivors_of
+from reports.weights import trained_for
 from results.certificates import CERTIFIED, MAJORITY
 from results.record import BudgetResult, Estimate
 from results.statistics import tie_groups
@@ -37,8 +39,7 @@ def build_board(contest: Contest, scores: ContestScores, budget: Budget) -> Lead
         budget: One of the contest's budgets.
     """
     undefended = [cell for cell in contest.cells if cell.defense.family == "undefended"]
-    baseline = training_seconds(undefended)
-    rows = [_row(cells, scores, budget, baseline) for cells in contest.entrants.values() if _has(cells, budget)]
+    rows = [_row(cells, scores, budget, undefended) for cells in contest.entrants.values() if _has(cells, budget)]
     newest = max(contest.cells, key=lambda cell: (cell.record.provenance.started_at, cell.record.key))
     swept = budget.label == newest.dataset.ranked_budget.label
     rows = [_with_remarks(row, swept, contest.shorter.get(row.defense.name, ())) for row in rows]
@@ -75,7 +76,7 @@ def _result(cell: Cell, budget: Budget) -> BudgetResult | None:
     return None
 
 
-def _row(cells: Sequence[Cell], scores: ContestScores, budget: Budget, baseline: float | None) -> Row:
+def _row(cells: Sequence[Cell], scores: ContestScores, budget: Budget, undefended: Sequence[Cell]) -> Row:
     found = {cell.record.key: _result(cell, budget) for cell in cells}
     present = [cell for cell in cells if found[cell.record.key] is not None]
     results = [found[cell.record.key] for cell in present]
@@ -111,7 +112,8 @@ def _row(cells: Sequence[Cell], scores: ContestScores, budget: Budget, baseline:
         restored_clean=_restored([cell.record.clean for cell in present]),
         certified=_pooled([result.metrics.get(CERTIFIED) for result in results]),
         certified_majority=_pooled([result.metrics.get(MAJORITY) for result in results]),
-        cost=pool_cost(present, baseline),
+        cost=pool_cost(present, undefended),
+        trained_for=trained_for(present),
         claims=_claims(present[0], budget),
         members=pool_members(results),
         survivors=survivors_of(present, scores.frames(present), budget, pool_members(results)),

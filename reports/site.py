@@ -13,8 +13,9 @@ from registry.errors import ResultsError
 from reports.addresses import INDEX, METHODOLOGY, board_page, corruption_page
 from reports.corruption import corruption_boards
 from reports.corruption_pages import render_corruption, render_corruption_markdown
+from reports.csv_export import render_csv
 from reports.defense_pages import DefensePages
-from reports.exports import boards_by_dataset, render_csv, render_json
+from reports.exports import boards_by_dataset, render_json
 from reports.html import ASSETS, TEMPLATES, environment
 from reports.leaderboard import Standings
 from reports.markdown import render_board_markdown, render_overview

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
 from registry import Budget
 from reports.cards import Cell
-from reports.figures import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Tick, height_of
+from reports.figures import BOTTOM, DIGIT, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Tick, height_of
 from reports.pooling import PooledMember
 from results.budgets import budget_index
 from results.consistency import CLEAN, FAIL_BELOW
@@ -70,7 +70,7 @@ class SurvivorFigure:
     segments: tuple[Segment, ...]
     y_ticks: tuple[Tick, ...]
     width: int = WIDTH
-    height: int = HEIGHT
+    height: int = HEIGHT + 12
     left: int = LEFT
     right: int = WIDTH - RIGHT
     top: int = TOP
@@ -142,7 +142,7 @@ def survivor_figure(survivors: Survivors) -> SurvivorFigure:
     drawn = [f"{round(x, 1)},{height_of(count / survivors.n)}" for x, count in points]
     return SurvivorFigure(
         line=" ".join(drawn),
-        segments=tuple(segments),
+        segments=_legible(segments),
         y_ticks=tuple(Tick(at=height_of(value / 100), label=str(value)) for value in range(0, 101, 25)),
     )
 
@@ -155,6 +155,20 @@ def _scale(begin: float, width: float, steps: int):
         return begin + 4 + span * math.log1p(max(step, 0)) / widest
 
     return place
+
+
+def _legible(segments: Sequence[Segment]) -> tuple[Segment, ...]:
+    """Returns segments without the ticks whose labels would touch the one before or leave the drawing."""
+    found, end = [], float(LEFT)
+    for segment in segments:
+        kept = []
+        for tick in segment.ticks:
+            half = DIGIT * len(tick.label) / 2
+            if tick.at - half >= end + DIGIT / 2 and tick.at + half <= WIDTH:
+                kept.append(tick)
+                end = tick.at + half
+        found.append(replace(segment, ticks=tuple(kept)))
+    return tuple(found)
 
 
 def _segment(place: int, attack: Breaks, begin: float, width: float, scale) -> Segment:

@@ -13,7 +13,7 @@ SWEEP = "adaptive:eot-sweep"
 """The protocol whose members take more and more draws: only where it ends flat is a noise defense's number settled."""
 
 ADAPTIVE = {"purification": "adaptive:purifier", "noise injection": SWEEP}
-"""The protocol that knows the trick of a family; without it a number of theirs in the Linf ball is an upper bound.
+"""The protocol that knows the trick of a family; where it did not run a number in the Linf ball is an upper bound.
 Other norms have no such protocol: what ranks there goes through the whole defense by scores alone or by its gradient.
 """
 
@@ -22,7 +22,10 @@ Tried = Mapping[str, BudgetResult | None]
 
 
 def unsettled(record: EvaluationRecord, budget: Budget, tried: Tried) -> Iterator[str]:
-    """Yields why a number is still an upper bound: its trick was not attacked, or more draws still lower it.
+    """Yields why a number is still an upper bound: its trick was not attacked at its budget, or more draws lower it.
+
+    What the protocol broke in smaller balls lowers the score, but an attack that met the defense there alone says
+    nothing of what survives here.
 
     Args:
         record: The ranked protocol's record.
@@ -39,6 +42,11 @@ def unsettled(record: EvaluationRecord, budget: Budget, tried: Tried) -> Iterato
             yield f"{needed}, which knows its trick, has not attacked it: python -m benchmark run --suite full {cell}"
     elif needed == SWEEP:
         yield from _still_falling(tried[SWEEP], budget)
+    elif tried[needed] is None:
+        yield (
+            f"{needed}, which knows its trick, did not attack it at {budget.label}; what would settle it: add this "
+            "budget to that protocol's entry and run it again"
+        )
 
 
 def _still_falling(sweep: BudgetResult | None, budget: Budget) -> Iterator[str]:

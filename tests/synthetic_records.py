@@ -51,6 +51,8 @@ RED = Flag(
     evidence="real gain / predicted gain is 0.04 at h = eps/2; red under 0.3",
     values={"ratio": 0.04, "threshold": 0.3},
 )
+UNREGISTERED = 0
+"""Revision of synthetic defenses: no entry has it, so that pages tell of them in the words of their own cards."""
 SPENT = {"apgd-ce": 100, "apgd-margin": 500, "square": 5000, "transfer-apgd-margin": 20, "bpda-pgd": 40}
 
 
@@ -212,11 +214,15 @@ def make_record(
             sha256=_sha256(f"{dataset.name} {defense.name} {seed} {weights}"),
             seed=seed,
             files=(f"{defense.name}-{dataset.name}-s{seed}.safetensors",),
-            card={"recipe": defense.recipe.card() if defense.recipe else None, "training_seconds": 60.0 + seed},
+            card={
+                "recipe": defense.recipe.card() if defense.recipe else None,
+                "training_seconds": 60.0 + seed,
+                "device": "cpu",
+            },
         ),
         protocol=dict(protocol),
         attack_seed=attack_seed,
-        revisions={"dataset": 1, "task": 1, "defense": 1, "protocol": 1, "engine": 1},
+        revisions={"dataset": 1, "task": 1, "defense": UNREGISTERED, "protocol": 1, "engine": 1},
         quality="Dice" if graded else "accuracy",
         clean=_clean_metrics(vectors[0], graded),
         constant_predictor=None if graded else 114 / 156,

@@ -103,3 +103,20 @@ def test_clicking_a_heading_sorts_rows_and_leaves_the_unranked_below(site, tmp_p
     probe.unlink()
     names = " ".join([*(f"Defense{k}WithARatherLongName" for k in range(4)), "Undefended"])
     assert f"ascending: {names}; shown 1" in dom
+
+
+def test_a_phone_shows_the_current_tab_and_the_robust_score_with_its_status(site, tmp_path):
+    """A probe page measures, in a frame of a phone's width, where the tab, the robust cell and the badge end."""
+    probe = site / "probe-phone.html"
+    probe.write_text(
+        '<!doctype html><iframe src="boards/breastmnist-linf-16-255.html" width="390" height="900" style="border:0">'
+        "</iframe><pre></pre><script>onload = () => { const page = document.querySelector('iframe').contentDocument;"
+        "const right = (found) => Math.round(page.querySelector(found).getBoundingClientRect().right);"
+        "const row = 'table.board tbody tr ';"
+        "const ends = ['nav.tabs [aria-current]', row + 'td.strong', row + 'th .badge'].map(right);"
+        "document.querySelector('pre').textContent = `ends ${ends.join(' ')}.`; };</script>"
+    )
+    dom = browse(probe, tmp_path, "--dump-dom", "--allow-file-access-from-files").stdout
+    probe.unlink()
+    ends = [int(end) for end in re.search(r"ends ([\d ]+)\.", dom).group(1).split()]
+    assert len(ends) == 3 and all(0 < end <= 375 for end in ends), ends

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from registry import Budget, Norm, ThreatKind
-from reports.corruption import corruption_boards
-from reports.corruption_pages import correlation_text
+from reports.corruption import Correlation, corruption_boards, spearman_interval
+from reports.corruption_pages import correlation_text, render_corruption_markdown, robust_text
 from reports.site import build_site
 from reports.standings import build_standings
 from tests.synthetic_records import make_defense, make_protocol, make_record, write_store
@@ -57,7 +57,38 @@ def test_the_rank_correlation_is_the_one_worked_by_hand(board):
     assert board.correlation.spearman == pytest.approx(1 - 6 * 18 / (4 * 15))
     # of 6 pairs only (JPEG, Another) agrees: (1 - 5) / 6
     assert board.correlation.kendall == pytest.approx(-4 / 6)
-    assert "n = 4 rows" in correlation_text(board.correlation)
+    assert "(n = 4 rows). Fewer than 10 rows are too few for an interval" in correlation_text(board.correlation)
+
+
+def test_a_correlation_of_enough_rows_has_an_interval_and_no_caution():
+    # z = atanh(0.6) = 0.6931, standard error sqrt(1.18 / 9) = 0.3621, times 1.96: 0.7097
+    low, high = spearman_interval(0.6, 12)
+    assert (low, high) == (pytest.approx(-0.0166, abs=5e-4), pytest.approx(0.8861, abs=5e-4))
+    assert spearman_interval(0.6, 9) is None and spearman_interval(1.0, 12) is None
+    text = correlation_text(Correlation(spearman=0.6, interval=(low, high), kendall=0.5, n=12))
+    assert "Spearman 0.60 (95 % interval -0.02 to 0.89), Kendall 0.50 (n = 12 rows)." in text and "little" not in text
+
+
+def test_the_ranked_score_is_that_of_the_seeds_that_were_corrupted(tmp_path):
+    made = list(records(("Undefended",)))  # corruptions of seed 0
+    others = [make_record(robust=(0.8, 0.6, robust, 0.0, 0.0), seed=seed) for seed, robust in ((1, 0.3), (2, 0.4))]
+    (board,) = corruption_boards(build_standings(write_store(tmp_path, [*made, *others])))
+    (row,) = board.rows
+    assert row.ranked.seeds == (0, 1, 2) and row.seeds == (0,)
+    assert row.robust == pytest.approx(made[0].record.budgets[2].metrics["robust"].value)
+    assert row.ranked.standing.value > 0.2 and robust_text(row) == "5.1"  # 8 of 156
+    assert "| 0 | 156 |" in render_corruption_markdown(board)
+
+
+def test_a_row_is_of_the_seeds_that_every_corruption_was_evaluated_on(tmp_path):
+    made = list(records(("Undefended",)))
+    ranked = make_record(robust=(0.8, 0.6, 0.4, 0.0, 0.0), seed=1)
+    blur = make_record(protocol=corruption("blur"), robust=[0.5] * 5, flags=(), seed=1)
+    (board,) = corruption_boards(build_standings(write_store(tmp_path / "more", [*made, ranked, blur])))
+    assert board.rows[0].seeds == (0,) and board.rows[0].mean == pytest.approx(0.6, abs=0.01)
+    apart = [made[0], made[1], ranked, make_record(protocol=corruption("gaussian"), robust=[0.5] * 5, flags=(), seed=1)]
+    (board,) = corruption_boards(build_standings(write_store(tmp_path / "apart", apart)))
+    assert board.rows[0].seeds == (0, 1) and board.rows[0].mean is None
 
 
 def test_a_row_without_every_corruption_has_no_mean_and_no_say(tmp_path):

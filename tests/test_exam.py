@@ -16,7 +16,15 @@ from reports.site import build_site
 from reports.standings import build_standings
 from results.record import Estimate, Flag
 from results.store import RecordStore
-from tests.synthetic_records import RED, make_defense, make_failure, make_protocol, make_record, write_store
+from tests.synthetic_records import (
+    RED,
+    make_dataset,
+    make_defense,
+    make_failure,
+    make_protocol,
+    make_record,
+    write_store,
+)
 
 GRID = make_protocol(budgets=[Budget(norm=Norm.LINF, eps=eps / 255) for eps in (4, 8)])
 BARE = make_protocol("adaptive:bare", budgets=[Budget(norm=Norm.LINF, eps=4 / 255)])
@@ -51,8 +59,60 @@ def outcome_of(folder, *made) -> Outcome:
     return rows[made[0].record.defense["name"]]
 
 
-def test_a_broken_control_at_its_truth_is_caught(tmp_path):
-    assert outcome_of(tmp_path, record_of(broken())) is Outcome.CAUGHT
+@pytest.mark.parametrize(
+    ("measured", "outcome"), [(0.03, Outcome.CAUGHT), (0.04, Outcome.NOT_GRADED), (0.5, Outcome.NOT_GRADED)]
+)
+def test_a_broken_control_that_only_its_own_attacks_met_is_caught_near_0_alone(tmp_path, measured, outcome):
+    exam = exam_of(tmp_path, record_of(broken(), measured, n=100, dataset=make_dataset(n_test=100)))
+    (row,) = exam.rows
+    assert row.measured == pytest.approx(measured) == row.truth
+    assert (row.outcome, row.exact) == (outcome, False)
+    assert exam.in_words.startswith(f"{int(measured == 0.03)} of 1 broken controls caught, 0 false alarms on 0 honest")
+    assert exam.in_words.endswith("1 broken ones not graded") is (measured != 0.03)
+
+
+def test_a_broken_control_of_an_exact_truth_is_caught_within_3_points_of_it(tmp_path):
+    data = make_dataset(n_test=100)
+    base = record_of(make_defense(), 0.2, dataset=data)
+    for measured, outcome in ((0.23, Outcome.CAUGHT), (0.24, Outcome.MISSED)):
+        made = record_of(broken("ControlLargeLogits", KnownBy.BASE), measured, dataset=data)
+        exam = exam_of(tmp_path / str(measured), made, base)
+        (row,) = exam.rows
+        assert (row.outcome, row.exact, row.truth) == (outcome, True, pytest.approx(0.2))
+        assert exam.truths_in_words == (
+            "1 against an exact truth, 0 against the lowest score of any attack on the same weights, their own included"
+        )
+
+
+def test_the_truth_of_a_wrapper_is_of_its_own_training_seeds(tmp_path):
+    bases = [record_of(make_defense(), robust, seed=seed) for seed, robust in ((0, 0.1), (1, 0.4), (2, 0.7))]
+    wrapper = broken("ControlLargeLogits", KnownBy.BASE)
+    (row,) = exam_of(tmp_path / "one", record_of(wrapper, 0.5, seed=1), *bases).rows
+    assert (row.truth, row.seeds) == (pytest.approx(row_mean(bases[1])), (1,))
+    two = [record_of(wrapper, 0.5, seed=seed) for seed in (0, 2)]
+    (row,) = exam_of(tmp_path / "two", *two, *bases).rows
+    assert (row.truth, row.seeds) == (pytest.approx((row_mean(bases[0]) + row_mean(bases[2])) / 2), (0, 2))
+
+
+def test_a_wrapper_whose_base_has_no_such_seed_is_left_to_its_own_attacks(tmp_path):
+    made = record_of(broken("ControlLargeLogits", KnownBy.BASE), 0.5, seed=3)
+    (row,) = exam_of(tmp_path, made, record_of(make_defense(), 0.1, seed=0)).rows
+    assert (row.truth, row.exact, row.outcome) == (pytest.approx(row_mean(made)), False, Outcome.NOT_GRADED)
+
+
+def test_flags_that_the_escalation_settled_stand_beside_those_that_are_red(tmp_path):
+    began = record_of(broken(), 0.2, flags=(RED,)).record.escalation
+    began = replace(began, flags=(RED, replace(RED, name="zero-gradient")))
+    settled = record_of(broken("ControlA"), 0.2, escalation=began)
+    partly = record_of(broken("ControlB"), 0.2, flags=(RED,), escalation=began)
+    unfinished = record_of(broken("ControlC"), 0.2, escalation=replace(began, failure="MemoryError: too large"))
+    rows = exam_of(tmp_path, settled, partly, unfinished, record_of(broken("ControlD"), 0.2)).rows
+    assert [row.flags_in_words for row in rows] == [
+        "dishonest-gradient, zero-gradient, settled under BPDA",
+        "dishonest-gradient; zero-gradient, settled under BPDA",
+        "none",
+        "none",
+    ]
 
 
 def test_a_broken_control_that_is_verified_too_high_is_missed(tmp_path):
@@ -101,6 +161,13 @@ def test_an_honest_control_is_accepted_doubted_or_measured_too_high(tmp_path):
         assert exam.rows[0].outcome is expected
         assert exam.rows[0].truth == pytest.approx(proven, abs=0.01)
         assert exam.count(expected) == exam.n_honest == 1
+
+
+def test_an_honest_control_without_an_exact_truth_is_at_best_not_contested(tmp_path):
+    made = record_of(honest(), 0.5)
+    assert outcome_of(tmp_path / "alone", made) is Outcome.NOT_CONTESTED
+    lower = make_record(defense=honest(), protocol=BARE, robust=(0.1,))
+    assert outcome_of(tmp_path / "lowered", made, lower) is Outcome.TOO_HIGH
 
 
 def with_certificate(made, share: float):
@@ -153,12 +220,15 @@ def test_pages_and_exports_show_the_exam(tmp_path):
     assert "ControlSine" not in (tmp_path / "site/boards/breastmnist-linf-4-255.html").read_text()
     (line,) = json.loads((tmp_path / "site/leaderboard.json").read_text())["controls"]
     assert (line["defense"], line["outcome"], line["known_by"]) == ("ControlSine", "caught", "attack")
+    assert (line["exact"], line["settled_flags"]) == (False, [])
+    assert "0 against an exact truth, 1 against the lowest score of any attack on the same weights" in page
 
 
 def test_the_command_prints_the_exam_and_fails_where_the_benchmark_was_fooled(tmp_path, capsys):
     write_store(tmp_path / "good", [record_of(broken())])
     assert main(["controls", "--results", str(tmp_path / "good")]) == 0
-    assert "1 of 1 broken controls caught" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "1 of 1 broken controls caught" in out and "their own included" in out
     known = make_record(defense=broken(), protocol=BARE, robust=(0.0,))
     write_store(tmp_path / "bad", [record_of(broken(), 0.5), known])
     assert main(["controls", "--results", str(tmp_path / "bad")]) == 1

@@ -12,8 +12,9 @@ import pytest
 
 from registry import Budget, Family, HarmfulConfusion, Norm, Randomness
 from reports.cards import read_cell
+from reports.csv_export import render_csv
 from reports.explanation import explain
-from reports.exports import render_csv, render_json
+from reports.exports import render_json
 from reports.leaderboard import Standings
 from reports.markdown import render_board_markdown
 from reports.pooling import mean_estimates

@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from torch import nn
 
 from attacks.one_pixel import OnePixel, _stride
 from datasets.tasks.classification import Classification
@@ -16,6 +17,17 @@ from tests.toys import attack, batch_for, cnn, images, linear, protocol_of, robu
 
 def member(**options):
     return Member(name="one-pixel", attack="attacks.one_pixel:OnePixel", options=options, objective="margin")
+
+
+class Wrapped(nn.Module):
+    """A function as a module."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, inputs):
+        return self.function(inputs)
 
 
 def by_hand(model, batch) -> torch.Tensor:
@@ -73,6 +85,30 @@ def test_every_candidate_is_tried_once_and_then_the_best_ones_together(shape):
     gains = (weight.abs() * room).sum(-3).flatten(-2).reshape(2, balls, -1)
     expected = torch.zeros_like(gains, dtype=torch.bool).scatter(2, gains.topk(2, dim=2).indices, True)
     assert torch.equal(chosen.any(-3).flatten(-2).reshape(2, balls, -1), expected)
+
+
+def test_grey_levels_between_pass_a_filter_that_removes_extremes():
+    """A model that takes 0 and 1 for impulses and sets them to the middle loses to no corner colour."""
+    base = linear(2, shape=(1, 4, 4))
+
+    def model(inputs):
+        return base(torch.where((inputs <= 0) | (inputs >= 1), torch.full_like(inputs, 0.5), inputs))
+
+    batch = batch_for(model, images(40, shape=(1, 4, 4), low=0.4, high=0.6))
+    scores = []
+    for options in ({}, {"grey_levels": 9}):
+        protocol = protocol_of(member(**options), eps=(1,), norm=Norm.L0)
+        scores.append(attack(Wrapped(model), batch, protocol, slots=20, task=Classification(2)).budgets[0].scores)
+    assert (scores[1] <= scores[0]).all()
+    assert scores[1].sum() < scores[0].sum()
+
+
+def test_every_grey_level_is_tried_once():
+    inputs = images(1, shape=(1, 3, 3), low=0.3, high=0.34)
+    asked = play(OnePixel(grey_levels=9), rows_for(inputs, Norm.L0, 1), lambda points: torch.zeros(1))[:, 0, 0]
+    changed = asked[asked != inputs[0, 0]]
+    assert len(asked) == len(changed) == 81
+    assert sorted(set(changed.tolist())) == pytest.approx([k / 8 for k in range(9)])
 
 
 def test_fewer_queries_are_spread_over_the_image():

@@ -212,7 +212,7 @@ def test_the_index_tells_what_could_not_be_read_and_what_failed(site):
 def test_a_board_says_what_its_numbers_are_taken_over(site):
     page = page_of(site / "boards/breastmnist-linf-4-255.html")
     words = " ".join(page.text.split())
-    for part in ("156 test samples", "73.1 %", "not in aggregate ranks", "none published", "Without a rank", "≤", "▽"):
+    for part in ("156 test samples", "73.1 %", "not in aggregate ranks", "none entered", "Without a rank", "≤", "▽"):
         assert part in words, part
     assert "evaluation failed: ModelContractError" in words
     tabs = [link for link in page.all("a") if link.get("aria-current") == "page"]
@@ -224,7 +224,7 @@ def test_a_defense_page_holds_its_evidence(site):
     for part in (
         "Towards Deep Learning Models",
         "PGD-20, Linf 4/255",
-        "cumulative",
+        "cascaded",
         "apgd-ce",
         "sha256",
         "learning_rate",

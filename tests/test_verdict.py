@@ -57,7 +57,16 @@ def _of_family(family: str, randomness: str = "none", robust: float = 0.25) -> E
     [
         pytest.param(_of_family("purification"), {"paper:tsai": None}, VerdictStatus.CONTESTED, id="purifier"),
         pytest.param(
-            _of_family("purification"), {"adaptive:purifier": None}, VerdictStatus.VERIFIED, id="adapted purifier"
+            _of_family("purification"),
+            {"adaptive:purifier": example_budget()},
+            VerdictStatus.VERIFIED,
+            id="adapted purifier",
+        ),
+        pytest.param(
+            _of_family("purification", robust=0.01),
+            {"adaptive:purifier": None},
+            VerdictStatus.VERIFIED,
+            id="broken where it was not attacked",
         ),
         pytest.param(_of_family("purification"), None, VerdictStatus.VERIFIED, id="nobody asks"),
         pytest.param(_of_family("purification", robust=0.0), {}, VerdictStatus.VERIFIED, id="broken anyway"),
@@ -71,6 +80,14 @@ def test_a_defense_with_a_trick_needs_the_protocol_that_knows_it(record, tried, 
     assert found.status is status
     if status is VerdictStatus.CONTESTED:
         assert "--defense" in found.reasons[0] and "adaptive:" in found.reasons[0]
+
+
+def test_a_purifier_is_settled_by_an_adaptive_attack_at_its_own_budget_alone():
+    found = verdict([_of_family("purification", robust=0.02)], RANKED, tried=[{"adaptive:purifier": None}])
+    assert found.status is VerdictStatus.CONTESTED
+    (reason,) = found.reasons
+    assert "adaptive:purifier, which knows its trick, did not attack it at Linf 4/255" in reason
+    assert "what would settle it" in reason
 
 
 def _sweep(*after: float, n: int = 156) -> dict:

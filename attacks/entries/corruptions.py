@@ -20,7 +20,7 @@ from registry import (
 
 SEVERITIES = tuple(Budget(norm=Norm.SEVERITY, eps=severity) for severity in (1, 2, 3, 4, 5))
 TITLES = {
-    "poisson": "Poisson noise, at white of deviation 0.1, 0.2, 0.3, 0.4, 0.5; 1, 3 and 5 are MI-Protector's lambda",
+    "poisson": "Poisson noise, at white of deviation 0.1, 0.2, 0.3, 0.4, 0.5 (MI-Protector gives lambda, no formula)",
     "gaussian": "Gaussian noise of deviation 0.04, 0.06, 0.08, 0.09, 0.10",
     "impulse": "Salt and pepper on 1, 2, 3, 5, 7 % of the values",
     "blur": "Gaussian blur of deviation 0.4, 0.6, 0.7, 0.8, 1 pixels at an edge of 32",

@@ -6,6 +6,8 @@ point of that one attack, as a paper's "accuracy under PGD-20" is - not the wors
 budgets. Only the last scoring differs: the authors predict each image on one draw, here its score is the mean over
 100 fresh draws, the same quantity with less noise. The loss takes probabilities for logits, as the authors' does.
 
+Of ResNet-18 the authors report BIM and MIM of 100 steps; those of 20 steps belong to VGG16 and their multimodal models.
+
 Admix and DeCoWA are made for transfer; which options they had and whose gradients they took is not known. Here they
 have the options of their own papers, 10 steps, and follow the defended network itself.
 
@@ -16,7 +18,10 @@ distance of the iterate-centred projection cannot be scored here.
 
 from registry import PROTOCOLS, AttackProtocol, Budget, CellFacts, Family, Member, Need, Paper, ThreatModel, linf
 
-GRID = tuple(linf(hundredths / 100) for hundredths in (*range(1, 11), 20, 30))
+HUNDREDTHS = [hundredths / 100 for hundredths in (*range(1, 11), 20, 30)]
+LEVELS = [level / 255 for level in (8, 16, 24, 32)]
+GRID = tuple(linf(eps) for eps in sorted(HUNDREDTHS + LEVELS))
+"""The hundredths of its figures and the levels of its tables."""
 TRANSFER_EPS = (linf(32 / 255),)
 PAPER = Paper(
     title="Towards building robust models for unimodal and multimodal medical imaging data",
@@ -37,6 +42,16 @@ REPLAYS = {
         {"steps": 20, "step_size": 0.1},
     ),
     "paper:mi-protector-mim": ("MIM-20 alone, loss on probabilities, at its last step", STEPS, MIM),
+    "paper:mi-protector-bim-100": (
+        "BIM-100 alone, loss on probabilities, at its last step",
+        STEPS,
+        {"steps": 100, "step_size": 0.1},
+    ),
+    "paper:mi-protector-mim-100": (
+        "MIM-100 alone, loss on probabilities, at its last step",
+        STEPS,
+        MIM | {"steps": 100},
+    ),
     "paper:mi-protector-pgd-20": ("PGD-20 alone, loss on probabilities, at its last step", STEPS, PGD_20),
     "paper:mi-protector-pgd-100": (
         "PGD-100 alone, loss on probabilities, at its last step",

@@ -43,8 +43,8 @@ def evolved(facts: CellFacts, budget: Budget) -> tuple[Member, ...]:
 
 
 def exhaustive(facts: CellFacts, budget: Budget) -> tuple[Member, ...]:
-    """Returns every pixel with every corner colour on the bare network; the most harmful one is tried."""
-    options = {"attack": "attacks.one_pixel:OnePixel", "surrogate": _bare(facts)}
+    """Returns every pixel with every colour of a set on the bare network; the most harmful one is tried."""
+    options = {"attack": "attacks.one_pixel:OnePixel", "options": {"grey_levels": 9}, "surrogate": _bare(facts)}
     return (Member(name="one-pixel-exhaustive", attack=CRAFTED, options=options),)
 
 
@@ -71,7 +71,7 @@ PROTOCOLS.add(
 PROTOCOLS.add(
     AttackProtocol(
         name="paper:tsai-exhaustive",
-        title="Every pixel in every corner colour on the bare network; the worst one is tried through the defense once",
+        title="Every pixel in 9 grey levels, or 8 corner colours, on the bare network; the worst through the defense",
         threat_model=THREAT,
         budgets=(Budget(norm=Norm.L0, eps=1),),
         tasks=("classification",),
@@ -79,7 +79,7 @@ PROTOCOLS.add(
         needs=frozenset({Need.TWIN}),
         families=GREY_BOX,
         cascades=False,
-        revision=2,
+        revision=3,
         reference=PAPER,
     )
 )

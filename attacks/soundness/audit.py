@@ -10,6 +10,7 @@ from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from attacks.ball import Ball
 from attacks.draws import KeyedNoise, KeyedRandom
@@ -56,7 +57,7 @@ def _findings(
 ) -> list[Finding | None]:
     correct = (clean_scores >= victim.task.fail_below).nonzero()[:AUDIT_SAMPLES, 0]
     some = batch.take(slice(0, victim.slots))
-    findings = [_training_mode(victim.model), _declared_randomness(victim, some), _state(victim, some)]
+    findings = [_training_mode(victim), _declared_randomness(victim, some), _state(victim, some)]
     copied = copy_of(victim, copy.deepcopy(victim.model))
     outputs = copied.outputs(batch.take(slice(0, AUDIT_SAMPLES)))
     if isinstance(outputs, Tensor):
@@ -67,8 +68,13 @@ def _findings(
     return findings
 
 
-def _training_mode(model: nn.Module) -> Finding:
+def _training_mode(victim: ModelVictim) -> Finding:
+    """Looks for modules that stay in training mode; dropout may, as noise that is declared."""
+    model = victim.model
     names = modules_in_training_mode(copy.deepcopy(model).eval()) + modules_in_training_mode(model)
+    if victim.randomness is not Randomness.NONE:
+        modules = dict(model.named_modules())
+        names = tuple(name for name in names if not isinstance(modules.get(name), _DropoutNd))
     return Finding(
         name="train-mode",
         red=bool(names),
@@ -93,18 +99,17 @@ def _declared_randomness(victim: ModelVictim, some: Batch) -> Finding:
 
 
 def _state(victim: ModelVictim, some: Batch) -> Finding:
-    """Compares a row alone, in a shuffled batch and in its place; looks for buffers that a forward pass changes.
+    """Compares a row alone, in a shuffled batch and in its place; looks for tensors that a forward pass changes.
 
-    Noise of a sample's own is the same in all places. Where noise is drawn for the whole model, rows are not compared.
+    Noise of a sample's own is the same in all places, and of noise for the whole model all places see one draw.
     """
-    difference, limit, shrunk = 0.0, 0.0, 0.0
-    if victim.randomness is not Randomness.MODEL:
-        difference, limit = _row_difference(victim, copy.deepcopy(victim.model), some)
+    shrunk = 0.0
+    difference, limit = _row_difference(victim, copy.deepcopy(victim.model), some)
     if difference > limit:  # rounding shrinks in float64, dependence on the batch does not
         shrunk = _row_difference(victim, copy.deepcopy(victim.model).double(), in_float64(some))[0]
-    changed = _changed_buffers(copy.deepcopy(victim.model), some)
+    changed = _changed_tensors(copy.deepcopy(victim.model), some)
     depends = difference > limit and shrunk > difference / 100
-    buffers = f"buffers changed by a forward pass: {', '.join(changed[:3]) or 'none'}"
+    buffers = f"buffers or parameters changed by a forward pass: {', '.join(changed[:3]) or 'none'}"
     return Finding(
         name="stateful",
         red=depends or bool(changed),
@@ -116,6 +121,8 @@ def _state(victim: ModelVictim, some: Batch) -> Finding:
 def _row_difference(victim: ModelVictim, model: nn.Module, some: Batch) -> tuple[float, float]:
     def outputs(batch: Batch) -> Tensor:
         keyed = victim.randomness is Randomness.SAMPLE
+        if victim.randomness is Randomness.MODEL:
+            torch.manual_seed(0)  # within the fork of `audit`
         with KeyedNoise(KeyedRandom(seed=0).keys(batch.sample_ids)) if keyed else nullcontext():
             return flattened(model_outputs(model, batch))
 
@@ -128,11 +135,14 @@ def _row_difference(victim: ModelVictim, model: nn.Module, some: Batch) -> tuple
     return difference, max(1e-4 * spread, 1e-5 * float(together.abs().max()))
 
 
-def _changed_buffers(model: nn.Module, some: Batch) -> tuple[str, ...]:
-    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+def _changed_tensors(model: nn.Module, some: Batch) -> tuple[str, ...]:
+    def tensors() -> dict[str, Tensor]:
+        return {**dict(model.named_buffers()), **dict(model.named_parameters())}
+
+    before = {name: tensor.detach().clone() for name, tensor in tensors().items()}
     with torch.no_grad():
         model_outputs(model, some)
-    return tuple(name for name, buffer in model.named_buffers() if not torch.equal(buffer, before[name]))
+    return tuple(name for name, tensor in tensors().items() if not torch.equal(tensor, before[name]))
 
 
 def _probabilities(victim: ModelVictim, outputs: Tensor) -> Finding:

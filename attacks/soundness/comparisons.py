@@ -25,6 +25,8 @@ NOISE_QUERIES = 100
 """Random points of the ball that stand for an attacker without any knowledge."""
 LEVEL = 0.01
 """Largest p-value of a red comparison."""
+CLEARLY = 0.01
+"""By how much a graded score must be lower than another to count as the worse one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +83,11 @@ def compare(unexpected: Tensor, expected: Tensor, n: int) -> Comparison:
 
 
 class Comparisons:
-    """All comparison probes of one view at the ranked budget; graded scores count as broken under `fail_below`.
+    """All comparison probes of one view at the ranked budget.
+
+    Of 0/1 scores a side wins a sample that it alone breaks. Graded scores seldom cross the line of `fail_below`, while
+    an attack fails all the same: there a side wins where its score is clearly lower - except against the black-box
+    members of the main run, which begin where its gradient attacks ended.
 
     Args:
         cell: The evaluated cell.
@@ -94,6 +100,7 @@ class Comparisons:
     def __init__(self, cell: Cell, view: View, objectives: tuple[str, ...], rows: Tensor, salt: int = 0) -> None:
         self._cell, self._view, self._objectives, self._rows = cell, view, objectives, rows
         self._salt = 100 * salt
+        self._graded = cell.facts.task not in ("classification", "multimodal") or cell.facts.multi_label
         members = view.members(cell.facts, objectives, STEPS, RESTARTS)
         self.runs: list[tuple[Tensor, FreshRun]] = []
         """Places and results of every run at the ranked budget."""
@@ -137,7 +144,7 @@ class Comparisons:
         options, first = {"queries": NOISE_QUERIES}, self._objectives[0]
         noise = Member(name="noise", attack="attacks.random_search:RandomSearch", options=options, objective=first)
         run = self._run((noise,), self._rows, 1)
-        result = compare(run.broken, self.fresh.broken, len(self._rows))
+        result = self._compare(run, self.fresh)
         text = f"{NOISE_QUERIES} random points broke what {self.said} did not"
         return result.finding("noise-beats-gradient", text, run.errors, least=5)
 
@@ -146,7 +153,7 @@ class Comparisons:
         one = self._run((self._fixed_steps("attacks.gradient:fgsm", {}),), self._rows, 2)
         options = {"steps": 20, "random_start": False}
         many = (self._fixed_steps("attacks.gradient:PGD", options),)
-        result, errors = self._against(one.broken, many, 3)
+        result, errors = self._against(one, many, 3)
         text = "one step of FGSM broke what 20 steps of PGD did not"
         return result.finding("one-step-beats-many", text, "; ".join(filter(None, (one.errors, errors))))
 
@@ -156,14 +163,28 @@ class Comparisons:
         if not larger:
             return None
         members = self._view.members(self._cell.facts, self._objectives, STEPS, RESTARTS)
-        result, errors = self._against(self.fresh.broken, members, 4, larger[0])
+        result, errors = self._against(self.fresh, members, 4, larger[0])
         text = f"{self.said} broke at {self._cell.budget.label} what they did not at {larger[0].label}"
         return result.finding("not-monotone", text, errors)
 
+    def _compare(self, unexpected: FreshRun, expected: FreshRun) -> Comparison:
+        """Returns the comparison of two runs on the audit set, sample by sample."""
+        if not self._graded:
+            return compare(unexpected.broken, expected.broken, len(self._rows))
+        gap = expected.scores - unexpected.scores
+        return compare(gap > CLEARLY, gap < -CLEARLY, len(self._rows))
+
     def _against(
-        self, unexpected: Tensor, members: tuple[Member, ...], salt: int, budget: Budget | None = None
+        self, run: FreshRun, members: tuple[Member, ...], salt: int, budget: Budget | None = None
     ) -> tuple[Comparison, str]:
-        """Compares with attacks that first meet only what the unexpected side broke, and the rest where it matters."""
+        """Compares with attacks that first meet only what the unexpected side broke, and the rest where it matters.
+
+        Of graded scores nothing is broken for good: all samples meet them.
+        """
+        if self._graded:
+            other = self._run(members, self._rows, salt, budget)
+            return self._compare(run, other), other.errors
+        unexpected = run.broken
         broken = torch.zeros_like(unexpected)
         errors: list[str] = []
         for rows in (unexpected, ~unexpected):

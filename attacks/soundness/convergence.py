@@ -16,6 +16,7 @@ from attacks.soundness.fresh import Cell, FreshRun, knowledge_of, run_fresh, wor
 from attacks.soundness.views import View
 from attacks.soundness.witness import witnesses
 from attacks.victim import Draws
+from datasets.batch import Batch
 from datasets.tasks.base import Task
 from registry import Knowledge, Member, Norm, Randomness, linf, settling_limit
 from registry.threat_model import EVERYTHING
@@ -54,44 +55,41 @@ def not_converged(
 
     Returns:
         The finding, red where the score falls by more than max(3 samples, 0.5 points), and the run behind it with the
-        places of its samples. The fall is taken over the audit set, in samples; graded scores: the sum of what they
-        lose.
+        places of its samples. The fall is taken over all samples of the cell; graded scores: the sum of what they lose.
     """
-    victim = view.access.victim
-    audited = cell.batch.take(rows)
-    points, scores = main.points[rows].clone(), main.scores[rows].clone()
+    victim, batch = view.access.victim, cell.batch
+    points, scores = main.points.clone(), main.scores.clone()
     steps = 2 * largest_option(main, "steps", STEPS)
     double = replace(view, eot_samples=2 * view.eot_samples) if victim.randomness is not Randomness.NONE else view
-    lowered = [_take_worse(victim, audited, points, scores, fresh.points, fresh.scores)]
+    lowered = [_take_worse(victim, batch, points, scores, rows, fresh)]
     left = (scores > victim.task.stop_at).nonzero()[:, 0]
     errors, runs = [fresh.errors], []
     if len(left):
         members = double.members(cell.facts, objectives, steps, 1)
-        run = run_fresh(cell, view.access, rows[left], members, salt=100 * salt + 5)
+        run = run_fresh(cell, view.access, left, members, salt=100 * salt + 5)
         errors.append(run.errors)
-        runs.append((rows[left], run))
-        found, found_scores = points.clone(), scores.clone()
-        found[left], found_scores[left] = run.points, run.scores
-        lowered.append(_take_worse(victim, audited, points, scores, found, found_scores))
-    limit, total = settling_limit(len(rows)), sum(lowered)
+        runs.append((left, run))
+        lowered.append(_take_worse(victim, batch, points, scores, left, run))
+    limit, total = settling_limit(len(batch)), sum(lowered)
     draws = f" and {double.eot_samples} draws a gradient" if double.eot_samples > 1 else ""
     failed = "; ".join(filter(None, errors))
     finding = Finding(
         name="not-converged",
         red=total > limit or bool(failed),
-        evidence=f"{RESTARTS} more restarts of {STEPS} steps and one run of {steps} steps{draws} ({view.name}) on what "
-        f"was left lowered the score by {total:.4g} of {len(rows)} samples (limit {limit:.4g})"
-        + (f"; {failed}" if failed else ""),
-        values={"lowered": total, "limit": limit, "n": float(len(rows)), "steps": float(steps)},
+        evidence=f"{RESTARTS} more restarts of {STEPS} steps on {len(rows)} samples and one run of {steps} steps"
+        f"{draws} ({view.name}) on all {len(left)} that were left lowered the score by {total:.4g} of {len(batch)} "
+        f"samples (limit {limit:.4g})" + (f"; {failed}" if failed else ""),
+        values={"lowered": total, "limit": limit, "n": float(len(batch)), "steps": float(steps)},
     )
     return finding, runs
 
 
-def _take_worse(victim, batch, points: Tensor, scores: Tensor, new_points: Tensor, new_scores: Tensor) -> float:
-    """Writes worse candidates over the known ones; returns by how much the scores fell, summed."""
-    chosen = worse(victim, batch, (points, scores), (new_points, new_scores))
-    fall = float((scores[chosen] - new_scores[chosen]).sum())
-    points[chosen], scores[chosen] = new_points[chosen], new_scores[chosen]
+def _take_worse(victim, batch: Batch, points: Tensor, scores: Tensor, rows: Tensor, run: FreshRun) -> float:
+    """Writes a run's worse candidates over the known ones of its rows; returns by how much the scores fell, summed."""
+    chosen = worse(victim, batch.take(rows), (points[rows], scores[rows]), (run.points, run.scores))
+    places = rows[chosen]
+    fall = float((scores[places] - run.scores[chosen]).sum())
+    points[places], scores[places] = run.points[chosen], run.scores[chosen]
     return max(fall, 0.0)
 
 

@@ -91,7 +91,7 @@ class _GradientProbe:
         )
 
     def dishonest_gradient(self) -> Finding:
-        """Compares real with predicted gain of one sign step of eps/4, eps/2 and eps.
+        """Compares real with predicted gain of one step of eps/4, eps/2 and eps in the steepest direction of the norm.
 
         Honest models that a step of eps carries far beyond their boundary are curved there: trained ones without any
         defense gain 0.3 of the prediction at eps, down to 0.06 behind a median filter, but 0.4 to 1 at eps/4. Rounding
@@ -100,7 +100,7 @@ class _GradientProbe:
         """
         ratios = {}
         for divisor in (4, 2, 1):
-            step = self._ball.eps.to(self._batch.inputs.dtype) / divisor * self._answer.gradient.sign()
+            step = self._ball.eps.to(self._batch.inputs.dtype) / divisor * self._ball.steepest(self._answer.gradient)
             moved = (self._batch.inputs + step).clamp(0, 1)
             predicted = self._scale * (self._answer.gradient * (moved - self._batch.inputs)).sum()
             gained = (self._ask(self._judge, moved, gradient=False).objective - self._before).sum()
@@ -110,7 +110,7 @@ class _GradientProbe:
         return Finding(
             name="dishonest-gradient",
             red=not (highest >= 0.3 and lowest >= 0.02),
-            evidence=f"real over predicted gain of one sign step, {self._precision}: {listed} "
+            evidence=f"real over predicted gain of one step, {self._precision}: {listed} "
             "(red when all are under 0.3 or one is under 0.02)",
             values=ratios,
         )

@@ -14,7 +14,7 @@ from torch import nn
 from attacks.soundness.hidden_paths import declare_stages, has_stages, inner_logits, inner_network
 from attacks.victim import Access, ModelVictim, Spent
 from datasets.batch import Batch
-from registry import CellFacts, Member, Need
+from registry import CellFacts, Member, Need, Randomness
 
 TRUE = "true gradient"
 """Name of the view that every defense has: its own gradient."""
@@ -22,6 +22,10 @@ BPDA = "BPDA"
 """Name of the view through stand-ins: declared ones, and the identity for stages found to hide their gradient."""
 INNER = "inner logits"
 """Name of the view before the stages behind the logits."""
+ATTACKS = {"apgd": "attacks.apgd:APGD", "mim": "attacks.momentum:MIM"}
+"""Gradient attacks through a view."""
+MOST_TARGETS = 9
+"""Classes that a targeted attack aims at, as the standard ensemble does."""
 BARE = "inner network"
 """Name of the view of the network inside of a wrapper, from which attacks transfer."""
 
@@ -52,31 +56,35 @@ class View:
         return self.source != "victim"
 
     def members(self, facts: CellFacts, objectives: tuple[str, ...], steps: int, restarts: int) -> tuple[Member, ...]:
-        """Returns APGD through this view on every objective, as members of an ensemble.
+        """Returns APGD through this view on every objective, as members of an ensemble, and of noise momentum, too.
+
+        One lucky draw shortens all later steps of APGD; momentum steps have one length.
 
         Args:
             facts: What the cell is.
-            objectives: Names of objectives; a targeted one aims at a further class with each restart.
+            objectives: Names of objectives; a targeted one aims at another class in each run.
             steps: Gradient steps of a run.
-            restarts: Runs on each objective.
+            restarts: Runs on each objective; a targeted one has as many as there are targets, at most 9.
         """
         members = []
         for objective in objectives:
-            runs = min(restarts, facts.n_classes - 1) if objective.startswith("targeted") else restarts
-            options = {"steps": steps, "restarts": runs}
-            if self.eot_samples > 1:
-                options["eot_samples"] = self.eot_samples
-            members.append(
-                Member(
-                    name=f"apgd-{objective}, {self.name}",
-                    attack="attacks.apgd:APGD",
-                    options=options,
-                    objective=objective,
-                    source=self.source,
-                    backward=self.backward,
-                )
-            )
+            runs = min(MOST_TARGETS, facts.n_classes - 1) if objective.startswith("targeted") else restarts
+            draws = {"eot_samples": self.eot_samples} if self.eot_samples > 1 else {}
+            members.append(self._member("apgd", objective, {"steps": steps, "restarts": runs} | draws))
+            if facts.randomness is not Randomness.NONE:
+                options = {"steps": steps, "step_size": 0.1, "decay": 0.9} | draws
+                members.append(self._member("mim", objective, options))
         return tuple(members)
+
+    def _member(self, name: str, objective: str, options: dict[str, object]) -> Member:
+        return Member(
+            name=f"{name}-{objective}, {self.name}",
+            attack=ATTACKS[name],
+            options=options,
+            objective=objective,
+            source=self.source,
+            backward=self.backward,
+        )
 
 
 def objectives_of(facts: CellFacts, members: tuple[Member, ...]) -> tuple[str, ...]:

@@ -41,22 +41,23 @@ def execute(args: argparse.Namespace) -> int:
 def _text(exam) -> str:
     from benchmark.table import format_table
 
-    headings = ("control", "kind", "n", "clean", "truth", "measured", "status", "outcome", "red flags")
+    headings = ("control", "kind", "seeds", "n", "clean", "truth", "measured", "status", "outcome", "red flags")
     rows = [
         (
             row.defense.name,
             "broken" if row.broken else "honest",
+            ",".join(map(str, row.seeds)) or "-",
             row.n,
             _percent(row.clean),
-            ("<= " if row.defense.truth.known_by == "attack" else "= ") + _percent(row.truth),
+            "-" if row.truth is None else ("= " if row.exact else "<= ") + _percent(row.truth),
             _percent(row.measured),
             row.status,
             row.outcome,
-            ", ".join(row.flags) or "none",
+            row.flags_in_words,
         )
         for row in exam.rows
     ]
-    title = f"{exam.dataset.title}, {exam.rows[0].budget.label}: {exam.in_words}"
+    title = f"{exam.dataset.title}, {exam.rows[0].budget.label}: {exam.in_words}\n{exam.truths_in_words}"
     return f"{title}\n{format_table(headings, rows)}"
 
 

@@ -6,7 +6,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from benchmark.commands.options import SITE, add_command, add_results
+from benchmark.commands.options import RESULTS, SITE, add_command, add_results
+from registry import ROOT
+
+README = ROOT / "README.md"
+"""Holds the tables of the committed records."""
 
 
 def add_to(commands: argparse._SubParsersAction) -> None:
@@ -28,14 +32,18 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 def execute(args: argparse.Namespace) -> int:
     """Builds the pages, or compares them with what would be built."""
     from registry.errors import ResultsError
+    from reports.readme import update
     from reports.site import build_site, check_site
     from results.store import RecordStore
 
     if not args.results.is_dir():
         raise ResultsError(f"no results folder at {args.results}; make records first: python -m benchmark run")
     store = RecordStore(args.results)
+    committed = args.out.resolve() == SITE and args.results.resolve() == RESULTS
     if args.check:
         stale = check_site(store, args.out)
+        if committed and not stale and not update(README, args.out / "leaderboard.json", check=True):
+            stale.append("stale: the tables of README.md")
         for line in stale:
             print(line)
         if stale:
@@ -44,6 +52,8 @@ def execute(args: argparse.Namespace) -> int:
             print(f"the pages in {args.out} are those of {len(store.keys())} records")
         return 1 if stale else 0
     files = build_site(store, args.out)
+    if committed:
+        update(README, args.out / "leaderboard.json", check=False)
     print(f"{len(files)} files from {len(store.keys())} records in {args.out}")
     print(f"open {args.out / 'index.html'}")
     return 0

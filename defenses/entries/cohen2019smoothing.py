@@ -24,6 +24,8 @@ DEFENSES.add(
             statement="The noise is declared, its gradient is honest, and its certificate bounds the score from below.",
         ),
         departures="One call is one noisy draw; the certificate bounds the mean score of draws, and the paper's "
-        "majority vote where that bound is above 1/2. 1000 draws instead of 100000.",
+        "majority vote where that bound is above 1/2. 1000 draws instead of 100000. A ResNet-18 of half the suite's "
+        "width (8 channels), 20 epochs, AdamW with a one-cycle schedule: from the rows of plain Gaussian noise it "
+        "does not differ by sigma alone.",
     )
 )

@@ -20,6 +20,8 @@ DEFENSES.add(
             options={"epochs": 40, "batch_size": 32, "lr": 5e-3, "weight_decay": 0.0},
         ),
         departures="The reformer alone: no detector rejects images, and there is one autoencoder, not a random "
-        "choice among several. 16 filters with ReLU in place of 3 with sigmoid; AdamW with a one-cycle schedule.",
+        "choice among several. 16 filters with ReLU in place of 3 with sigmoid; AdamW with a one-cycle schedule. The "
+        "classifier never saw reconstructed images: on BreastMNIST its clean score lies under the majority's share of "
+        "73.1 %.",
     )
 )

@@ -22,6 +22,8 @@ DEFENSES.add(
         randomness=Randomness.SAMPLE,
         departures="2 random starts of 20 steps in place of 10 of 200. A small generator (32 latent numbers), "
         "trained as a variational autoencoder with a Wasserstein critic: a few hundred images do not train a "
-        "plain GAN. AdamW with a one-cycle schedule. The gradient is the true one, through every step of the descent.",
+        "plain GAN. AdamW with a one-cycle schedule. The gradient is the true one, through every step of the descent. "
+        "The classifier never saw rebuilt images: on the validation images of BreastMNIST its clean score (53.8 %) "
+        "lies under the majority's share of 73.1 %.",
     )
 )

@@ -5,11 +5,19 @@ Noise is drawn anew in every forward pass, in training and in evaluation alike, 
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from registry.errors import InvalidEntryError
+
+_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(16)
+NODES, WEIGHTS = _NODES.tolist(), (_WEIGHTS / math.sqrt(2 * math.pi)).tolist()
+"""Gauss-Hermite quadrature of a standard Gaussian number."""
 
 
 class SpatialAttention(nn.Module):
@@ -57,6 +65,8 @@ class _NoisyGate(nn.Module):
         sigma: Standard deviation of the Gaussian numbers; 0 draws none.
     """
 
+    differentiable = True
+
     def __init__(self, channels: int, sigma: float) -> None:
         super().__init__()
         if sigma < 0:
@@ -64,6 +74,10 @@ class _NoisyGate(nn.Module):
         self.spatial = SpatialAttention(channels)
         self.channel = ChannelAttention(channels)
         self.sigma = sigma
+
+    def _mean(self, gate: Callable[[Tensor], Tensor]) -> Tensor:
+        """Returns the mean of a function of one Gaussian number of this gate's deviation, by quadrature."""
+        return sum(weight * gate(self.sigma * node) for node, weight in zip(NODES, WEIGHTS, strict=True))
 
     def extra_repr(self) -> str:
         return f"sigma={self.sigma}"
@@ -91,6 +105,12 @@ class NUMAN(_NoisyGate):
             channel = channel + self.sigma * torch.randn_like(inputs)
         return inputs * spatial.clamp(0, 1) * channel.clamp(0, 1)
 
+    def bpda_twin(self, inputs: Tensor) -> Tensor:
+        """Returns the mean over the noise, which has a gradient where the clipped draw has none."""
+        spatial, channel = self.spatial(inputs), self.channel(inputs)
+        gates = [self._mean(lambda noise, gate=gate: (gate + noise).clamp(0, 1)) for gate in (spatial, channel)]
+        return inputs * gates[0] * gates[1]
+
 
 class LUMAN(_NoisyGate):
     """Gates of learned noise on features: y = x * (clip(SA(x) + m_s) * clip(CA(x) + m_c))^3, clipped to [0, 1].
@@ -117,6 +137,15 @@ class LUMAN(_NoisyGate):
             spatial = spatial + self.omega_spatial * self._skewed(inputs)
             channel = channel + self.omega_channel * self._skewed(inputs)
         return inputs * (spatial.clamp(0, 1) * channel.clamp(0, 1)) ** 3
+
+    def bpda_twin(self, inputs: Tensor) -> Tensor:
+        """Returns the mean over the noise, which has a gradient where the clipped draw has none."""
+        gates = ((self.spatial(inputs), self.omega_spatial), (self.channel(inputs), self.omega_channel))
+        cubes = [
+            self._mean(lambda n, gate=gate, omega=omega: (gate + omega * (n + n**2)).clamp(0, 1) ** 3)
+            for gate, omega in gates
+        ]
+        return inputs * cubes[0] * cubes[1]
 
     def _skewed(self, like: Tensor) -> Tensor:
         noise = self.sigma * torch.randn_like(like)

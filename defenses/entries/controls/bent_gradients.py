@@ -28,7 +28,7 @@ def add(name: str, summary: str, build: str, statement: str, **fields: object) -
             tasks=("classification",),
             build=f"defenses.controls.inputs:{build}",
             base="Undefended",
-            truth=Truth(known_by=KnownBy.ATTACK, statement=statement),
+            truth=Truth(known_by=KnownBy.BASE, statement=statement),
             **fields,
         )
     )

@@ -46,7 +46,7 @@ add(
     "ControlVotes",
     "Counts the votes of five fixed noisy copies, without gradient.",
     "votes",
-    KnownBy.ATTACK,
+    KnownBy.BASE,
     "Copies are half a grey level apart and nearly always agree; counts have no gradient and few levels.",
     build_options={"copies": 5, "sigma": 0.002},
     differentiable=False,

@@ -1,4 +1,4 @@
-// Sorts and filters the tables of these pages in place; without it every table is complete and readable.
+// Sorts and filters tables in place and shows the current tab; without it every page is complete and readable.
 "use strict";
 
 (function () {
@@ -71,6 +71,14 @@
     });
   };
 
+  const showCurrent = (nav) => {
+    const [tab, frame] = [nav.querySelector("[aria-current]"), nav.getBoundingClientRect()];
+    if (!tab) return;
+    const place = tab.getBoundingClientRect();
+    nav.scrollLeft += place.left - frame.left - (frame.width - place.width) / 2;
+  };
+
+  document.querySelectorAll("nav.tabs").forEach(showCurrent);
   document.querySelectorAll("table.sortable").forEach(makeSortable);
   document.querySelectorAll("table[data-filter]").forEach((table) => {
     if (table.tBodies[0].rows.length > 3) makeFilter(table);
