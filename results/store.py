@@ -27,9 +27,13 @@ log = logging.getLogger(__name__)
 _KEY = re.compile(r"[^/.][^/]*/[^/.][^/]*/[^/.][^/]*")
 
 
+UNFINISHED = ".unfinished"
+"""Folder beside the records in which interrupted cells keep what they have done."""
+
+
 def unfinished_folder(folder: Path, key: str) -> Path:
     """Returns where a cell keeps what it has done until it has a record."""
-    return Path(folder) / ".unfinished" / quote(key, safe="")
+    return Path(folder) / UNFINISHED / quote(key, safe="")
 
 
 class RecordStore:

@@ -300,6 +300,21 @@ def test_doctor_tells_what_is_here(tmp_path, capsys):
     assert not (tmp_path / "records").exists()
 
 
+def test_doctor_tells_what_interrupted_cells_keep(tmp_path, capsys):
+    folder = tmp_path / ".unfinished" / "toy%2FD%2Fstandard"
+    folder.mkdir(parents=True)
+    (folder / "0001.safetensors").write_bytes(bytes(2_000_000))
+    assert main(["doctor", "--data", str(tmp_path / "data"), "--results", str(tmp_path)]) == 0
+    assert "1 interrupted cell(s) keep 2 MB" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", ["train Mine --dataset phantom2", "verify none", "validate Mine", "data list"])
+def test_every_command_names_the_broken_entry_file_that_it_was_given(words, tmp_path, capsys):
+    (tmp_path / "mine.py").write_text("1 / 0\n")
+    main([*words.split(), "--entries", str(tmp_path / "mine.py")])
+    assert "mine.py is left out: ZeroDivisionError" in capsys.readouterr().err
+
+
 def test_doctor_counts_a_broken_entry_file_as_missing(tmp_path, capsys):
     (tmp_path / "broken.py").write_text("1 / 0\n")
     assert main(["doctor", "--entries", str(tmp_path)]) == 1

@@ -256,6 +256,26 @@ def test_an_interrupted_run_goes_on_to_the_same_records(tmp_path, moment):
     assert contents(parts) == contents(whole)
 
 
+def test_records_of_weights_that_are_trained_anew_are_made_again(tmp_path):
+    run(tmp_path, FakeWork(weights="old"))
+    gone = RecordStore(tmp_path).path_of("toy/Base/standard-s0-0123456789")
+    gone.unlink()
+
+    class OtherMachine(FakeWork):
+        """Has no weights until it trains some, which differ."""
+
+        def weights_of(self, cell):
+            return self.weights if cell.needs and set(cell.needs) <= self.trained else None
+
+    work = OtherMachine(weights="new")
+    outcome = run(tmp_path, work)
+    trained_anew = [cell.key for cell in PLAN.evaluations if cell.needs == ("toy/Base-s0-1",)]
+    assert sorted(outcome.done) == sorted(trained_anew)
+    assert set(outcome.reused) == {cell.key for cell in PLAN.evaluations} - set(trained_anew)
+    weights = {one.key: one.checkpoint.sha256 for one in RecordStore(tmp_path).records()}
+    assert {key for key, sha in weights.items() if sha == "new"} == set(trained_anew)
+
+
 def test_a_killed_run_goes_on_to_the_same_records(tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     run(whole, FakeWork())

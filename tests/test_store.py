@@ -19,7 +19,7 @@ from registry.errors import DamagedRecordError, NewerSchemaError, ResultsError
 from results.record import SCHEMA, RecordStatus
 from results.sample_table import to_parquet
 from results.serialize import to_json
-from results.store import RecordStore
+from results.store import RecordStore, unfinished_folder
 from tests.example_records import KEY, example_record, example_samples
 
 
@@ -108,6 +108,17 @@ def test_done_replaces_failed_but_not_the_other_way(store: RecordStore, caplog: 
     assert store.read(KEY).status is RecordStatus.DONE
     assert "its finished record is kept" in caplog.text
     assert len(store.keys()) == 1
+
+
+def test_what_an_interrupted_cell_keeps_goes_with_its_done_record_alone(store: RecordStore) -> None:
+    kept = unfinished_folder(store.folder, KEY) / "0001.safetensors"
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(b"steps")
+    store.write(example_record(status=RecordStatus.FAILED))
+    assert kept.exists()
+    assert store.keys() == (KEY,)
+    store.write(example_record(), example_samples())
+    assert not kept.parent.exists()
 
 
 def test_half_written_and_newer_files_are_skipped_and_listed(

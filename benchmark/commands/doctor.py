@@ -97,10 +97,21 @@ def _results(folder: Path, problems: list[str]) -> str:
     writable = nearest.is_dir() and os.access(nearest, os.W_OK)
     if not writable:
         problems.append(f"{folder} cannot be written; make it writable or choose another with --results")
-    from results.store import RecordStore
+    from results.store import UNFINISHED, RecordStore
 
     count = len(RecordStore(folder).keys()) if folder.is_dir() else 0
-    return f"\nResults in {folder}: {count} records, {'writable' if writable else 'NOT writable'}{_free(folder)}"
+    said = f"\nResults in {folder}: {count} records, {'writable' if writable else 'NOT writable'}{_free(folder)}"
+    return said + _interrupted(folder / UNFINISHED)
+
+
+def _interrupted(folder: Path) -> str:
+    """Returns what interrupted cells keep, where there are any."""
+    cells = sorted(folder.glob("*"))
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
+    text = (
+        f"\n{len(cells)} interrupted cell(s) keep {size:.0f} MB in {folder} until they are finished; it may be deleted"
+    )
+    return text if cells else ""
 
 
 def _free(folder: Path) -> str:
