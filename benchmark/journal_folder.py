@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -14,7 +14,6 @@ from safetensors.torch import save
 from torch import Tensor
 
 from attacks.journal import Entry
-from registry import ROOT
 from registry.errors import ResultsError
 from results.atomic_file import write_atomically
 
@@ -22,8 +21,6 @@ _log = logging.getLogger(__name__)
 
 LEAST_SECONDS = 20.0
 """Shortest step that is worth a file; a shorter one is run again."""
-PACKAGES = ("registry", "datasets", "attacks", "defenses", "benchmark")
-"""Whose code a step depends on."""
 
 
 class JournalFolder:
@@ -89,20 +86,3 @@ class JournalFolder:
 
     def _path(self, step: int) -> Path:
         return self._folder / f"{step:04d}.safetensors"
-
-
-def sources_sha256(entries: Iterable[Path] = ()) -> str:
-    """Returns a checksum of the code behind a number: the packages of the repository, and what lies beside entries.
-
-    Args:
-        entries: Entry files outside the repository, or folders of them.
-    """
-    files = [path for name in PACKAGES for path in (ROOT / name).rglob("*.py")]
-    for given in entries:
-        folder = given.expanduser().resolve()
-        files += (folder if folder.is_dir() else folder.parent).glob("*.py")
-    digest = hashlib.sha256()
-    for path in sorted(files):
-        if path.is_file() and not path.name.startswith("."):  # an editor's lock is a link to nowhere
-            digest.update(str(path).encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()

@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmark.cells import EvaluationCell, TrainingCell
 from benchmark.obstacles import base_chain, needs_weights
 from defenses import checkpoints
-from defenses.cards import outdated
+from defenses.cards import joined, outdated
 from registry import DATASETS, DEFENSES, DefenseEntry
 from registry.errors import CheckpointError
 
@@ -36,22 +36,18 @@ def weights_sha256(cell: EvaluationCell, folder: Path) -> str | None:
     One file: its sha256. A chain of bases: sha256 of the joined checksums, the innermost base first, as in
     `defenses.build.defended_model`.
     """
-    digests = []
-    for entry in reversed(base_chain(DEFENSES[cell.defense], DEFENSES)):
-        if not needs_weights(entry):
-            continue
-        path = current_weights(entry, cell.dataset, cell.training_seed, folder)
-        if path is None:
-            return None
-        digests.append(_sha256(path, path.stat().st_mtime_ns))
-    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+    return _chain_sha256(DEFENSES[cell.defense], cell.dataset, cell.training_seed, folder)
 
 
 def current_weights(entry: DefenseEntry, dataset: str, seed: int, folder: Path) -> Path | None:
-    """Returns the weight file of a defense, or None where it is absent or outdated, see `defenses.cards.outdated`."""
+    """Returns the weight file of a defense, or None where it is absent or outdated, see `defenses.cards.outdated`.
+
+    Weights that were trained around others than the present ones of their base are outdated, too.
+    """
+    below = None if entry.base is None else _chain_sha256(DEFENSES[entry.base], dataset, seed, folder)
 
     def is_current(card: Mapping[str, object]) -> bool:
-        return not outdated(card, entry, DATASETS[dataset])
+        return not outdated(card, entry, DATASETS[dataset], below)
 
     path = checkpoints.find(entry.name, dataset, seed, folder, is_current=is_current)
     if path is None:
@@ -60,6 +56,19 @@ def current_weights(entry: DefenseEntry, dataset: str, seed: int, folder: Path) 
         return path if is_current(checkpoints.read_card(path)) else None
     except CheckpointError:
         return None
+
+
+def _chain_sha256(entry: DefenseEntry, dataset: str, seed: int, folder: Path) -> str | None:
+    """Returns the checksum of the weights of a defense and its bases, or None where they are not all present."""
+    digests = []
+    for link in reversed(base_chain(entry, DEFENSES)):
+        if not needs_weights(link):
+            continue
+        path = current_weights(link, dataset, seed, folder)
+        if path is None:
+            return None
+        digests.append(_sha256(path, path.stat().st_mtime_ns))
+    return joined(digests) if digests else None
 
 
 @cache

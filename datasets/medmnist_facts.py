@@ -75,3 +75,5 @@ NOTES: Mapping[str, str] = {
     "chestmnist": "Labels were mined from reports by text, not read from the images.",
 }
 """What is dubious."""
+SIDED = frozenset({"organamnist", "organcmnist"})
+"""Axial and coronal views whose classes tell left from right organs: a mirrored image has another label."""

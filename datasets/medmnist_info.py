@@ -11,7 +11,7 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
-from datasets.medmnist_facts import CITATIONS, HARMFUL, NOTES, RANKED_LEVELS, SHARED_IMAGES, SPLIT_RULES
+from datasets.medmnist_facts import CITATIONS, HARMFUL, NOTES, RANKED_LEVELS, SHARED_IMAGES, SIDED, SPLIT_RULES
 from registry import SPLITS, DatasetSpec, Source, linf
 from registry.errors import DataMissingError
 
@@ -87,5 +87,6 @@ def _spec(name: str, info: Mapping[str, Any], size: int) -> DatasetSpec:
         split_rule=SPLIT_RULES.get(name, "as published, by image 7:1:2"),
         ranked_budget=linf(RANKED_LEVELS.get(name, 4) / 255),
         shared_images={} if suffix else SHARED_IMAGES.get(name, {}),
+        mirrors=name not in SIDED,
         notes=NOTES.get(name, ""),
     )

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch import nn
 
 from defenses import checkpoints
-from defenses.cards import outdated
+from defenses.cards import joined, outdated
 from defenses.seeding import seeded
 from registry import DEFENSES, DatasetSpec, DefenseEntry, Source, resolve
 from registry.errors import CheckpointError
@@ -45,7 +44,8 @@ def defended_model(
 
     Raises:
         CheckpointError: Weights are absent (the text says how to train them), refused, damaged, or of an older
-            revision of the defense or the data set, or of other options of its recipe.
+            revision of the defense or the data set, of other options of its recipe, or trained around other weights of
+            its base.
     """
     chain = _chain(entry)
     model: nn.Module | None = None
@@ -55,15 +55,15 @@ def defended_model(
             base, model = model, build_untrained(link, dataset, base=model)
             if not _has_weights(link):
                 continue
-            path = _weights(link, dataset, seed, folder)
+            below = joined(digests) if digests else None
+            path = _weights(link, dataset, seed, folder, below)
             card = checkpoints.read_card(path)
-            _check_card(card, link, dataset, seed, path)
+            _check_card(card, link, dataset, seed, path, below)
             digests.append(checkpoints.load(path, model, base=base))
             files.append(path)
     model.eval().requires_grad_(False)
-    digest = digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
     kept = {name: value for name, value in card.items() if name != "curve"}
-    return model, CheckpointInfo(sha256=digest, seed=seed, files=tuple(files), card=kept)
+    return model, CheckpointInfo(sha256=joined(digests), seed=seed, files=tuple(files), card=kept)
 
 
 def build_untrained(entry: DefenseEntry, dataset: DatasetSpec, *, base: nn.Module | None = None) -> nn.Module:
@@ -89,9 +89,9 @@ def _has_weights(entry: DefenseEntry) -> bool:
     return entry.recipe is not None or bool(entry.checkpoints)
 
 
-def _weights(entry: DefenseEntry, dataset: DatasetSpec, seed: int, folder: Path | None) -> Path:
+def _weights(entry: DefenseEntry, dataset: DatasetSpec, seed: int, folder: Path | None, below: str | None) -> Path:
     path = checkpoints.find(
-        entry.name, dataset.name, seed, folder, is_current=lambda card: not outdated(card, entry, dataset)
+        entry.name, dataset.name, seed, folder, is_current=lambda card: not outdated(card, entry, dataset, below)
     )
     path = path or _download(entry, dataset, seed, folder)
     if path is None:
@@ -114,13 +114,15 @@ def _download(entry: DefenseEntry, dataset: DatasetSpec, seed: int, folder: Path
     return download(source, folder, None)
 
 
-def _check_card(card: dict[str, object], entry: DefenseEntry, dataset: DatasetSpec, seed: int, path: Path) -> None:
+def _check_card(
+    card: dict[str, object], entry: DefenseEntry, dataset: DatasetSpec, seed: int, path: Path, below: str | None
+) -> None:
     """Raises CheckpointError where the card says that the weights are of something else."""
     wanted = {"defense": entry.name, "dataset": dataset.name, "seed": seed}
     strangers = [
         f"{name} {card.get(name)!r}, expected {value!r}" for name, value in wanted.items() if card.get(name) != value
     ]
-    if card and (difference := next(iter(strangers), "") or outdated(card, entry, dataset)):
+    if card and (difference := next(iter(strangers), "") or outdated(card, entry, dataset, below)):
         raise CheckpointError(
             f"{path} was trained for {difference}; "
             f"train it again: python -m benchmark train {entry.name} --dataset {dataset.name} --seed {seed}"

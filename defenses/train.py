@@ -15,6 +15,7 @@ from defenses.recipes.resumption import resumable
 from defenses.seeding import seeded
 from registry import DEFENSES, DefenseEntry, resolve
 from registry.errors import InvalidEntryError
+from registry.sources import TRAINING, sources_sha256
 
 
 def train_defense(
@@ -68,6 +69,7 @@ def train_defense(
         "device": device,
     }
     build = {"build": entry.card()["build"], "build_options": dict(entry.build_options), "torch": torch.__version__}
+    build["sources"] = sources_sha256(TRAINING)
     with resumable(path, {**card, **build}):
         training = resolve(entry.recipe.train)(model, dataset, options, seed=seed, device=device, progress=progress)
         outcome = {

@@ -87,6 +87,8 @@ class DatasetSpec:
     """How the splits came about: as published, or by patient, volume or lesion."""
     shared_images: Mapping[str, int] = field(default_factory=dict)
     """Published exceptions: number of images that are pixel-identical in two splits, e.g. {"train/val": 8}."""
+    mirrors: bool = True
+    """Whether an image mirrored left to right keeps its label; it does not where a class is a side of the body."""
     notes: str = ""
     """What is dubious about the data."""
     revision: int = 1

@@ -44,7 +44,8 @@ def best_known(
     What it found in smaller balls counts as well.
 
     The scores of a stochastic defense are estimates, whose minimum over records or budgets reads lower than any of
-    them: of such a defense it is the one record at this budget that has the lowest mean over all samples.
+    them: of such a defense it is the one record at this budget that has the lowest mean over all samples. One that
+    holds only some of them stands for them with the ranked record's scores of the others.
 
     Args:
         record: The ranked protocol's finished record.
@@ -72,8 +73,10 @@ def best_known(
         if not is_stochastic(record):
             lowered_by |= {name} if (scores < own).any() else set()
             lowest = np.minimum(lowest, scores.fillna(np.inf))
-        elif scores.notna().all() and scores.mean() < lowest.mean():
-            lowest, lowered_by = scores, {name}
+            continue
+        together = scores.fillna(own)
+        if together.mean() < lowest.mean():
+            lowest, lowered_by = together, {name}
     scores = lowest.to_numpy()
     return BestKnown(
         estimate=mean_estimate(scores, is_binary(scores)), scores=scores, lowered_by=tuple(sorted(lowered_by))

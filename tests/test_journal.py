@@ -11,8 +11,9 @@ from attacks.engine import run_protocol
 from attacks.soundness.examination import examine
 from benchmark.cli import main
 from benchmark.commands.run import INTERRUPTED
-from benchmark.journal_folder import JournalFolder, sources_sha256
+from benchmark.journal_folder import JournalFolder
 from registry import Member, Randomness
+from registry.sources import EVALUATION, TRAINING, sources_sha256
 from results.store import RecordStore, unfinished_folder
 from tests.soundness_toys import SHAPE, Rounded, cell, flat_linear
 from tests.test_interruption import contents
@@ -146,11 +147,12 @@ def test_other_code_has_another_checksum(tmp_path):
     entry = tmp_path / "entry.py"
     entry.write_text("A = 1\n")
     (tmp_path / ".#entry.py").symlink_to(tmp_path / "nowhere")
-    first = sources_sha256([entry])
-    assert sources_sha256([tmp_path]) == first
-    assert sources_sha256() != first
+    first = sources_sha256(EVALUATION, [entry])
+    assert sources_sha256(EVALUATION, [tmp_path]) == first
+    assert sources_sha256(EVALUATION) != first
     (tmp_path / "helper.py").write_text("B = 1\n")
-    assert sources_sha256([entry]) != first
+    assert sources_sha256(EVALUATION, [entry]) != first
+    assert sources_sha256(TRAINING) != sources_sha256(EVALUATION)
 
 
 def test_probes_and_escalation_are_resumed(tmp_path, keeps_all, monkeypatch):

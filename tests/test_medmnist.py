@@ -165,3 +165,9 @@ def test_a_file_of_another_size_is_refused(specs, tmp_path):
     write(tmp_path, specs["breastmnist"], {"train_images": np.zeros((1, 28, 28), np.uint8)})
     with pytest.raises(DataDamagedError, match=r"expected MD5 750601.*data download breastmnist"):
         specs["breastmnist"].load(tmp_path)
+
+
+def test_views_that_tell_left_from_right_organs_are_not_mirrored():
+    sided = {spec.name for spec in DATASETS if not spec.mirrors}
+    assert sided == {f"organ{view}mnist{size}" for view in "ac" for size in ("", "_64", "_128", "_224")}
+    assert all(any("left" in name for name in DATASETS[one].class_names) for one in sided)

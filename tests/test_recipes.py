@@ -9,7 +9,7 @@ from torch import nn
 
 from datasets.batch import Batch, Dataset, Split
 from datasets.tasks import task_for
-from defenses.recipes import pgd_at, standard, trades
+from defenses.recipes import pgd_at, standard, trades, training
 from defenses.recipes.augmentation import augment
 from defenses.recipes.inner_pgd import inner_pgd, uniform_start
 from defenses.recipes.modes import eval_mode, train_mode
@@ -249,6 +249,18 @@ def test_augmentation_mirrors_about_half_of_the_samples_and_can_be_off():
     assert torch.equal(augment(batch, flip=False, shift=0, generator=generator).inputs, inputs)
     mirrored = (augment(batch, flip=True, shift=0, generator=generator).inputs[:, 0, 0, 0] == 3).float().mean()
     assert 0.45 < mirrored < 0.55
+
+
+def test_images_whose_classes_are_sides_of_the_body_are_never_mirrored(monkeypatch):
+    seen = []
+    monkeypatch.setattr(training, "augment", lambda batch, *, flip, **options: seen.append(flip) or batch)
+    for mirrors in (True, False):
+        data = toy_dataset()
+        sided = dataclasses.replace(data, spec=dataclasses.replace(data.spec, mirrors=mirrors))
+        card = standard.train(toy_model(), sided, {"epochs": 1}, seed=0, device="cpu", progress=None)
+        assert card.options["flip"] is mirrors
+    assert set(seen[: len(seen) // 2]) == {True}
+    assert set(seen[len(seen) // 2 :]) == {False}
 
 
 def test_augmentation_refuses_targets_it_would_leave_behind():

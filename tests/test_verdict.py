@@ -358,7 +358,15 @@ def test_best_known_of_a_stochastic_defense_is_one_record_as_a_whole(store: Reco
     ranked = _keep(store, "standard", [0.6, 0.3, 0.1], **noisy)
     _keep(store, "adaptive:a", [0.2, 0.4, 0.3], **noisy)
     _keep(store, "adaptive:b", [0.9, 0.9, 0.0], **noisy)
-    _keep(store, "adaptive:part", [0.0], ids=[0], **noisy)
     _keep(store, "smaller", [0.0, 0.0, 0.0], budgets=(example_budget(eps=2 / 255),), **noisy)
     best = best_known(ranked, RANKED, store.records(), store.samples)
     assert best.scores.tolist() == pytest.approx([0.2, 0.4, 0.3]) and best.lowered_by == ("adaptive:a",)
+
+
+def test_a_part_of_the_samples_stands_for_all_with_the_scores_of_the_ranked_record(store: RecordStore) -> None:
+    noisy = {"defense": {"name": "Noise", "randomness": "sample"}}
+    ranked = _keep(store, "standard", [0.6, 0.3, 0.1], **noisy)
+    _keep(store, "adaptive:a", [0.5, 0.3, 0.1], **noisy)
+    _keep(store, "challenge", [0.0], ids=[0], **noisy)
+    best = best_known(ranked, RANKED, store.records(), store.samples)
+    assert best.scores.tolist() == pytest.approx([0.0, 0.3, 0.1]) and best.lowered_by == ("challenge",)

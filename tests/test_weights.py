@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import torch
 from torch import nn
 
 from benchmark.plan import trainings_of
@@ -13,6 +14,7 @@ from benchmark.weights import checkpoints_folder, is_trained, weights_sha256
 from defenses import checkpoints
 from defenses.build import build_untrained, defended_model
 from registry import DATASETS, DEFENSES, Checkpoint, DefenseEntry, Family, Recipe, load_entries
+from registry.errors import CheckpointError
 from results.store import RecordStore
 from tests.test_runner import evaluation
 
@@ -94,6 +96,23 @@ def test_weights_of_other_options_are_trained_again(chain, tmp_path):
     assert not is_trained(training, tmp_path) and weights_sha256(cell(base), tmp_path) is None
     save(base, tmp_path, options={"penalty": 1.0, "epochs": 20})
     assert is_trained(training, tmp_path)
+
+
+def test_weights_around_another_base_are_refused_and_trained_again(chain, tmp_path):
+    base, top = chain
+    save(base, tmp_path)
+    sha256 = weights_sha256(cell(base), tmp_path)
+    save(top, tmp_path, base={"defense": base.name, "sha256": sha256})
+    cells = trainings_of(top, DATASETS["phantom2"], 0, Registries())
+    assert [is_trained(one, tmp_path) for one in cells] == [True, True]
+    defended_model(top, DATASETS["phantom2"], 0, tmp_path)
+    torch.manual_seed(1)
+    save(base, tmp_path)  # another training of the base
+    assert weights_sha256(cell(base), tmp_path) != sha256
+    assert [is_trained(one, tmp_path) for one in cells] == [True, False]
+    assert weights_sha256(cell(top), tmp_path) is None
+    with pytest.raises(CheckpointError, match=f"weights {sha256} of its base WeightsBase, expected .*train it again"):
+        defended_model(top, DATASETS["phantom2"], 0, tmp_path)
 
 
 def test_released_weights_need_no_training(chain, tmp_path):

@@ -70,9 +70,9 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 def execute(args: argparse.Namespace) -> int:
     """Plans, then runs what is missing, and prints how it ended."""
     plan = _plan(args)
-    from benchmark.journal_folder import sources_sha256
+    from registry.sources import EVALUATION, sources_sha256
 
-    sources = sources_sha256(args.entries)  # before anything runs: files may change meanwhile
+    sources = sources_sha256(EVALUATION, args.entries)  # before anything runs: files may change meanwhile
     from benchmark.data_folder import data_root
     from benchmark.environment import resolve_device
     from benchmark.estimate import Costs

@@ -59,7 +59,7 @@ def execute(args: argparse.Namespace) -> int:
     from benchmark.estimate import Costs
     from benchmark.progress import Progress
     from benchmark.training_cell import train_cell
-    from benchmark.weights import checkpoints_folder, is_trained
+    from benchmark.weights import checkpoints_folder, current_weights, is_trained
     from results.store import RecordStore
 
     device, root = resolve_device(args.device), data_root(args.data)
@@ -82,4 +82,7 @@ def execute(args: argparse.Namespace) -> int:
     finally:
         progress.close()
     print(f"weights: {path}")
+    used = current_weights(entry, spec.name, args.seed, folder)
+    if used is not None and used != path:
+        print(f"note: runs take the weights of the repository, {used}; remove that file to use yours", file=sys.stderr)
     return 0

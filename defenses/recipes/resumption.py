@@ -123,7 +123,7 @@ def resumable(weights: Path, identity: Mapping[str, object]) -> Iterator[None]:
     """Lets the training loop store its state within the block; the files are removed when the block ends well.
 
     A recipe may run the loop several times, one after the other; each run has a file of its own. What happens between
-    runs is done again. Code that changed meanwhile is not noticed: delete the files after such a change.
+    runs is done again.
 
     Args:
         weights: Where the weights will lie; state files lie beside it, under other endings.

@@ -68,8 +68,9 @@ def fit(
     """Trains a model on `train`, keeps the weights of the epoch that is best on `val`, and never reads `test`.
 
     The best epoch has the highest validation score (under `attack` where one is given), then the lowest validation
-    loss. The same seed gives the same weights on one machine with one number of threads, interrupted or not (see
-    `defenses.recipes.resumption`); the state of torch's global generators is restored afterwards.
+    loss. The same seed gives the same weights on one CPU with one number of threads, interrupted or not (see
+    `defenses.recipes.resumption`); kernels of a GPU may differ in the last bits from run to run. The state of torch's
+    global generators is restored afterwards.
 
     Args:
         model: Trained in place; ends in eval mode on `device` with the selected weights.
@@ -84,6 +85,7 @@ def fit(
         keep_last: Keep the last epoch instead, where the score of the task does not tell how good the training is.
     """
     started = time.monotonic()
+    options = dataclasses.replace(options, flip=options.flip and dataset.spec.mirrors)
     task, train, val = task_for(dataset.spec), dataset.splits["train"], dataset.splits["val"]
     selection, file = _Selection(keep_last), next_state_file()
     with seeded(seed, device) as generator:
