@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 
@@ -29,6 +30,8 @@ class DatasetFacts:
     split_rule: str
     notes: str
     ranked_budget: Budget
+    harmed: Mapping[str, str]
+    """Class that is hurt by each harmful confusion, by the confusion's title."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,18 +140,19 @@ def read_cell(record: EvaluationRecord) -> Cell:
         )
     except BenchmarkError as error:
         raise DamagedRecordError(f"a card of record {record.key} makes no sense: {error}") from error
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise DamagedRecordError(
             f"a card of record {record.key} lacks what pages need ({type(error).__name__}: {error}); evaluate it again"
         ) from error
 
 
 def _dataset(card: Card) -> DatasetFacts:
+    classes = tuple(str(name) for name in card["class_names"])
     return DatasetFacts(
         name=str(card["name"]),
         title=str(card["title"]),
         task=str(card["task"]),
-        class_names=tuple(str(name) for name in card["class_names"]),
+        class_names=classes,
         n_test=int(card["splits"]["test"]),
         license=str(card.get("license", "")),
         citation=str(card.get("citation", "")),
@@ -156,6 +160,7 @@ def _dataset(card: Card) -> DatasetFacts:
         split_rule=str(card.get("split_rule", "")),
         notes=str(card.get("notes", "")),
         ranked_budget=as_budget(card["ranked_budget"]),
+        harmed={str(found["title"]): classes[found["true"]] for found in card.get("harmful_confusions", ())},
     )
 
 

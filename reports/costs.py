@@ -32,8 +32,6 @@ class PooledCost:
     """None also where the seeds were trained on different devices."""
     training_devices: tuple[str, ...]
     """As the cards of the weights name them."""
-    training_relative: float | None
-    """Training time over that of the undefended model of the same data set; None unless one device trained both."""
     attack_forwards: float
     """Sample-forwards of all attacks and budgets, of one seed."""
     attack_backwards: float
@@ -43,12 +41,11 @@ class PooledCost:
     """Where the evaluation ran."""
 
 
-def pool_cost(cells: Sequence[Cell], undefended: Sequence[Cell]) -> PooledCost | None:
+def pool_cost(cells: Sequence[Cell]) -> PooledCost | None:
     """Returns the mean cost over seeds, or None where no record holds one.
 
     Args:
         cells: One cell for each seed.
-        undefended: The cells of the undefended model of the same data set.
     """
     cells = [cell for cell in cells if cell.record.cost]
     if not cells:
@@ -61,7 +58,6 @@ def pool_cost(cells: Sequence[Cell], undefended: Sequence[Cell]) -> PooledCost |
         latencies=latencies,
         training_seconds=_training_seconds(cells) if len(trained_on) <= 1 else None,
         training_devices=trained_on,
-        training_relative=_training_relative(cells, undefended),
         attack_forwards=fmean(cost.forwards for cost in costs),
         attack_backwards=fmean(cost.backwards for cost in costs),
         attack_seconds=fmean(cost.seconds for cost in costs) if len(latencies) == 1 else None,
@@ -87,12 +83,6 @@ def _latencies(cells: Iterable[Cell]) -> tuple[Latency, ...]:
 def _device(cell: Cell) -> str:
     """Returns the device of an evaluation without the batch sizes that its record adds after a semicolon."""
     return cell.record.provenance.device.split(";")[0].strip()
-
-
-def _training_relative(cells: Sequence[Cell], undefended: Sequence[Cell]) -> float | None:
-    devices = {*training_devices(cells), *training_devices(undefended)}
-    own, baseline = _training_seconds(cells), _training_seconds(undefended)
-    return own / baseline if own is not None and baseline and len(devices) == 1 else None
 
 
 def _training_seconds(cells: Iterable[Cell]) -> float | None:

@@ -67,7 +67,8 @@ def _json_row(board: Leaderboard, row: Row) -> dict[str, object]:
         "drop": number(row.drop),
         "attack_success_rate": number(asr.value) if asr else None,
         "attack_success_interval": ends(asr.estimate) if asr else None,
-        "eligible": asr.estimate.n if asr else None,
+        "eligible": list(row.eligible),
+        "broken": list(row.broken),
         "best_known": number(row.best_known.value),
         "best_known_interval": ends(row.best_known.estimate),
         "lowered_by": list(row.lowered_by),
@@ -127,7 +128,8 @@ def _change(change: Change) -> dict[str, object]:
     return {
         "clean": number(change.clean.value) if change.clean else None,
         "attacked": number(attacked.value),
-        "attacked_interval": ends(attacked.estimate),
+        "attacked_interval": None if change.at_least else ends(attacked.estimate),
+        "at_least": change.at_least,
         "n": attacked.estimate.n,
     }
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+import numpy as np
 
 from registry import Budget, ThreatModel
 from registry.threat_model import EVERYTHING
@@ -31,6 +34,8 @@ class Change:
 
     clean: Pooled | None
     attacked: Pooled
+    at_least: bool = False
+    """Whether `attacked` is merely a lower bound, as no attack aimed at this."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +58,7 @@ class Row:
     robust: Pooled
     """Worst case over the members of the ranking protocol."""
     attack_success_rate: Pooled | None
-    """Share of the eligible samples that end broken, by the score that ranks; n counts the eligible ones."""
+    """Share of the eligible samples that end broken, by the score that ranks."""
     best_known: Pooled
     """Worst case over every record of the same weights; ranks where it is lower."""
     lowered_by: tuple[str, ...]
@@ -70,6 +75,7 @@ class Row:
     below_constant: bool = False
     """The interval lies under the constant-predictor line."""
     class_recall: dict[str, Change]
+    """By the score that ranks, where the sample tables are there."""
     confusions: dict[str, Change]
     metrics: dict[str, Change]
     """Corpus metrics by name; they never rank."""
@@ -103,6 +109,17 @@ class Row:
         return tuple(cell.record.key for cell in self.cells)
 
     @property
+    def eligible(self) -> tuple[int, ...]:
+        """Samples that were right before the attack, for each seed."""
+        return self.attack_success_rate.counts if self.attack_success_rate else ()
+
+    @property
+    def broken(self) -> tuple[int, ...]:
+        """Eligible samples that end broken, for each seed."""
+        success = self.attack_success_rate
+        return tuple(round(a * n) for a, n in zip(success.seeds, success.counts, strict=True)) if success else ()
+
+    @property
     def drop(self) -> float:
         """Clean score minus the one that ranks."""
         return self.clean.value - self.standing.value
@@ -114,7 +131,7 @@ class Row:
 
     @property
     def balanced(self) -> Change | None:
-        """Balanced accuracy; classification only, and of a randomised defense that of the averaged prediction."""
+        """Balanced accuracy, the mean of the class recalls; classification only."""
         return self.metrics.get(BALANCED)
 
     @property
@@ -159,6 +176,8 @@ class Leaderboard:
     """Number of test samples of a full row."""
     constant_predictor: float | None
     """Score of always answering the majority class; classification only."""
+    ranked_scores: Mapping[str, np.ndarray] = field(default_factory=dict, compare=False, repr=False)
+    """Lowest known scores of each ranked row, (seeds, n), all over the same samples, by defense."""
 
     @property
     def ranks(self) -> bool:

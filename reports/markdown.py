@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable
 
 from reports.addresses import board_page, defense_page
+from reports.groups import dependence
 from reports.html import https, percent
 from reports.leaderboard import Leaderboard, Row, Standings
 from reports.pages import task_spec, unprobed
@@ -67,6 +68,8 @@ def _table(board: Leaderboard, root: str) -> list[str]:
     lines = []
     if board.constant_predictor is not None:
         lines += [f"Constant predictor: {percent(board.constant_predictor)} % (n = {board.n}).", ""]
+    if found := dependence(board):
+        lines += [escape(found), ""]
     if not board.ranks:
         lines += [
             f"Not the ranked budget, which is {escape(board.dataset.ranked_budget.label)}. {unprobed(board)}".rstrip(),
@@ -93,7 +96,7 @@ def _cells(row: Row, root: str) -> list[str]:
         _score(row.clean),
         ("≤ " if row.upper_bound else "") + _score(row.robust) + (" ▽" if row.below_constant else ""),
         percent(row.drop),
-        percent(row.attack_success_rate.value) if row.attack_success_rate else "–",
+        _success(row),
         f"**{best}**" if row.lowered_by else best,
         _balanced(row),
         escape(", ".join(budget.label for budget in row.trained_for)) or "–",
@@ -103,11 +106,17 @@ def _cells(row: Row, root: str) -> list[str]:
     ]
 
 
+def _success(row: Row) -> str:
+    found = row.attack_success_rate
+    return ("≥ " if row.upper_bound else "") + percent(found.value) if found else "–"
+
+
 def _balanced(row: Row) -> str:
     found = row.balanced
     if found is None:
         return "–"
-    return f"{percent(found.clean.value) if found.clean else '–'} → {_score(found.attacked)}"
+    clean = percent(found.clean.value) if found.clean else "–"
+    return f"{clean} → {'≤ ' if row.upper_bound else ''}{_score(found.attacked)}"
 
 
 def _score(pooled: Pooled) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from statistics import fmean
 
 from jinja2 import Environment
 
@@ -12,8 +11,10 @@ from registry.metric import MetricSpec, TaskSpec
 from reports.addresses import INDEX, METHODOLOGY, board_page, corruption_page, defense_page, unusual_rules
 from reports.cards import DefenseFacts
 from reports.controls import TOLERANCE
+from reports.groups import dependence
 from reports.html import metric_spec
 from reports.leaderboard import AGGREGATE_MINIMUM, Leaderboard, Row, Standings
+from reports.mean_ranks import mean_ranks
 
 AUDIT_SAMPLES = 256
 """Largest number of samples that soundness probes look at, as in `attacks.soundness.audit`."""
@@ -88,6 +89,8 @@ def render_board(
         chance=1 / len(classes) if classes and any(row.balanced for row in board.rows) else None,
         unprobed="" if board.ranks else unprobed(board),
         confusions=_first_order(row.confusions for row in board.rows),
+        at_least=any(found.at_least for row in board.rows for found in row.confusions.values()),
+        dependence=dependence(board),
         metrics=sorted(specs, key=lambda spec: (known.index(spec.name) if spec.name in known else 99, spec.name)),
         markdown=BELOW_ROOT + board_page(board, "md"),
     )
@@ -185,21 +188,15 @@ def _matrix(boards: list[Leaderboard]) -> dict[str, object]:
     for place, board in enumerate(boards):
         for row in board.rows:
             rows.setdefault(row.defense.name, [None] * len(boards))[place] = row
-    counted = [place for place, board in enumerate(boards) if board.in_aggregate]
+    ranks = mean_ranks(boards)
     lines = [
-        {"name": name, "href": defense_page(name), "cells": cells, "mean_rank": _mean_rank(cells, counted)}
+        {"name": name, "href": defense_page(name), "cells": cells, "mean_rank": ranks.get(name)}
         for name, cells in rows.items()
     ]
     lines.sort(key=lambda line: (line["mean_rank"] is None, line["mean_rank"] or 0, line["name"].lower()))
     return {
         "rows": lines,
         "columns": boards,
-        "n_aggregate": len(counted),
+        "n_aggregate": sum(board.in_aggregate for board in boards),
         "constant": any(board.constant_predictor is not None for board in boards),
     }
-
-
-def _mean_rank(cells: list[Row | None], counted: list[int]) -> float | None:
-    """Returns the mean rank over the data sets that count, for a defense that is ranked on all of them."""
-    ranks = [cells[place].rank if cells[place] else None for place in counted]
-    return fmean(ranks) if len(ranks) > 1 and None not in ranks else None

@@ -21,6 +21,8 @@ class Pooled:
     """Mean over seeds; its interval speaks of other test images, not of other seeds."""
     seeds: tuple[float, ...]
     """The value of each seed."""
+    counts: tuple[int, ...] = ()
+    """Number of samples behind each seed's value, where they may differ."""
 
     @property
     def value(self) -> float:
@@ -98,7 +100,17 @@ def pool_estimates(estimates: Sequence[Estimate]) -> Pooled:
         high=fmean(estimate.high for estimate in estimates),
         n=max(estimate.n for estimate in estimates),
     )
-    return Pooled(estimate=pooled, seeds=tuple(estimate.value for estimate in estimates))
+    return Pooled(
+        estimate=pooled,
+        seeds=tuple(estimate.value for estimate in estimates),
+        counts=tuple(estimate.n for estimate in estimates),
+    )
+
+
+def wider(one: Estimate, other: Estimate) -> Estimate:
+    """Returns the first estimate with the wider of both intervals."""
+    found = max(one, other, key=lambda estimate: estimate.high - estimate.low)
+    return Estimate(value=one.value, low=min(found.low, one.value), high=max(found.high, one.value), n=one.n)
 
 
 def pool_named(estimates: Sequence[Mapping[str, Estimate]]) -> dict[str, Pooled]:

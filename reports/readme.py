@@ -65,7 +65,7 @@ def _table(title: str, rows: list[Row], smaller: Mapping[tuple[str, str], Row]) 
         low, high = row["best_known_interval"] or row["robust_interval"]
         cells = [row["defense"], str(len(row["seeds"])), _percent(row["clean"]), _bound(row)]
         cells += [f"{_percent(low)}-{_percent(high)}", _bound(other) if other else ""]
-        cells += [] if graded else [_balanced(row["balanced_accuracy"])]
+        cells += [] if graded else [_balanced(row)]
         lines.append(_line([*cells, row["status"]]))
     constant = rows[0]["constant_predictor"]
     if constant is not None:
@@ -88,8 +88,10 @@ def _bound(row: Row) -> str:
     return ("≤ " if row["upper_bound"] else "") + _percent(_best(row)) + mark
 
 
-def _balanced(found: Mapping[str, float] | None) -> str:
-    return "" if not found else f"{_percent(found['clean'])} → {_percent(found['attacked'])}"
+def _balanced(row: Row) -> str:
+    found = row["balanced_accuracy"]
+    bound = "≤ " if row["upper_bound"] else ""
+    return "" if not found else f"{_percent(found['clean'])} → {bound}{_percent(found['attacked'])}"
 
 
 def _percent(share: float) -> str:

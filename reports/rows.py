@@ -10,7 +10,8 @@ import numpy as np
 from registry import RESTORATION, Budget, Randomness
 from reports.cards import Cell
 from reports.costs import pool_cost
-from reports.leaderboard import Change, FailedRow, Leaderboard, Row, SeedFlag
+from reports.harm import changes, harm_of
+from reports.leaderboard import BALANCED, FailedRow, Leaderboard, Row, SeedFlag
 from reports.pooling import Pooled, pool_estimates, pool_members, pool_named, pool_scores
 from reports.scores import ContestScores
 from reports.selection import Contest
@@ -38,21 +39,23 @@ def build_board(contest: Contest, scores: ContestScores, budget: Budget) -> Lead
         scores: Their per-sample scores.
         budget: One of the contest's budgets.
     """
-    undefended = [cell for cell in contest.cells if cell.defense.family == "undefended"]
-    rows = [_row(cells, scores, budget, undefended) for cells in contest.entrants.values() if _has(cells, budget)]
+    rows = [_row(cells, scores, budget) for cells in contest.entrants.values() if _has(cells, budget)]
     newest = max(contest.cells, key=lambda cell: (cell.record.provenance.started_at, cell.record.key))
     swept = budget.label == newest.dataset.ranked_budget.label
-    rows = [_with_remarks(row, swept, contest.shorter.get(row.defense.name, ())) for row in rows]
+    rows = [_mark(_with_remarks(row, swept, contest.shorter.get(row.defense.name, ()))) for row in rows]
+    ranked = [row.defense.name for row in rows if row.status == VerdictStatus.VERIFIED and row.defense.ranks]
+    vectors = {name: scores.of(name).best_known[budget.label] for name in ranked}
     return Leaderboard(
         dataset=newest.dataset,
         threat_model=newest.threat_model,
         budget=budget,
         quality=newest.record.quality,
         protocols=tuple(sorted({cell.protocol for cell in contest.cells})),
-        rows=_in_order(_ranked([_mark(row) for row in rows], scores, budget)),
+        rows=_in_order(_ranked(rows, vectors)),
         failures=tuple(_failure(cell) for cell in contest.failures),
         n=len(scores.sample_ids) or max((row.n for row in rows), default=0),
         constant_predictor=_constant(contest, scores),
+        ranked_scores=vectors,
     )
 
 
@@ -76,7 +79,7 @@ def _result(cell: Cell, budget: Budget) -> BudgetResult | None:
     return None
 
 
-def _row(cells: Sequence[Cell], scores: ContestScores, budget: Budget, undefended: Sequence[Cell]) -> Row:
+def _row(cells: Sequence[Cell], scores: ContestScores, budget: Budget) -> Row:
     found = {cell.record.key: _result(cell, budget) for cell in cells}
     present = [cell for cell in cells if found[cell.record.key] is not None]
     results = [found[cell.record.key] for cell in present]
@@ -88,6 +91,8 @@ def _row(cells: Sequence[Cell], scores: ContestScores, budget: Budget, undefende
     status, reasons = _status(cells, scores, budget)
     lowered_by = own.lowered_by.get(label, ()) if own else ()
     success = _pooled([result.metrics.get("attack_success_rate") for result in results])
+    harm = harm_of(present, results, own if everywhere else None, label)
+    metrics = changes([cell.record.clean for cell in present], [_corpus(result.metrics) for result in results])
     return Row(
         defense=max(cells, key=lambda cell: (cell.record.provenance.started_at, cell.record.key)).defense,
         seeds=tuple(cell.seed for cell in present),
@@ -102,17 +107,13 @@ def _row(cells: Sequence[Cell], scores: ContestScores, budget: Budget, undefende
         status=str(status),
         reasons=reasons,
         flags=tuple(SeedFlag(seed=cell.seed, flag=flag) for cell in present for flag in cell.record.flags),
-        class_recall=_changes(
-            [cell.record.clean_class_recall for cell in present], [result.class_recall for result in results]
-        ),
-        confusions=_changes(
-            [cell.record.clean_confusions for cell in present], [result.confusions for result in results]
-        ),
-        metrics=_changes([cell.record.clean for cell in present], [_corpus(result.metrics) for result in results]),
+        class_recall=harm.class_recall,
+        confusions=harm.confusions,
+        metrics=metrics | ({BALANCED: harm.balanced} if harm.balanced else {}),
         restored_clean=_restored([cell.record.clean for cell in present]),
         certified=_pooled([result.metrics.get(CERTIFIED) for result in results]),
         certified_majority=_pooled([result.metrics.get(MAJORITY) for result in results]),
-        cost=pool_cost(present, undefended),
+        cost=pool_cost(present),
         trained_for=trained_for(present),
         claims=_claims(present[0], budget),
         members=pool_members(results),
@@ -146,11 +147,6 @@ def _best_known(name: str, label: str, scores: ContestScores, robust: Pooled) ->
 def _pooled(estimates: Sequence[Estimate | None]) -> Pooled | None:
     known = [estimate for estimate in estimates if estimate is not None]
     return pool_estimates(known) if known else None
-
-
-def _changes(clean: Sequence[Mapping[str, Estimate]], attacked: Sequence[Mapping[str, Estimate]]) -> dict[str, Change]:
-    before = pool_named(clean)
-    return {name: Change(clean=before.get(name), attacked=pooled) for name, pooled in pool_named(attacked).items()}
 
 
 def _restored(clean: Sequence[Mapping[str, Estimate]]) -> dict[str, Pooled]:
@@ -204,13 +200,13 @@ def _mark(row: Row) -> Row:
     return replace(row, below_constant=constant is not None and row.standing.estimate.high < constant)
 
 
-def _ranked(rows: Sequence[Row], scores: ContestScores, budget: Budget) -> list[Row]:
-    """Gives a rank to every verified row of an entry that may rank, by paired tests over the same samples."""
-    vectors: dict[str, np.ndarray] = {}
-    for row in rows:
-        name = row.defense.name
-        if row.status == VerdictStatus.VERIFIED and row.defense.ranks:
-            vectors[name] = scores.of(name).best_known[budget.label]
+def _ranked(rows: Sequence[Row], vectors: Mapping[str, np.ndarray]) -> list[Row]:
+    """Gives a rank to every verified row of an entry that may rank, by paired tests over the same samples.
+
+    Args:
+        rows: All rows of a board.
+        vectors: Scores of those that may rank, by defense.
+    """
     places = tie_groups(vectors) if vectors else {}
     judged = []
     for row in rows:

@@ -12,7 +12,7 @@ import pandas as pd
 from registry import Budget
 from registry.errors import InputContractError, ResultsError
 from reports.cards import Cell
-from reports.pooling import Pooled, mean_estimates, pool_estimates
+from reports.pooling import Pooled, mean_estimates, pool_estimates, wider
 from reports.selection import Contest
 from results.best_known import ReadSamples, best_known
 from results.budgets import within
@@ -22,7 +22,7 @@ from results.statistics import as_scores, attack_success_rate, is_binary, propor
 
 FAIL_BELOW = 0.5
 """A sample is broken when its score is under this, in every task."""
-CLEAN_COLUMN = "clean_score"
+CLEAN_COLUMN, LABEL_COLUMN = "clean_score", "clean_label"
 FOUND = ("score_", "member_", "step_")
 """Beginnings of the columns that say how low a score went, who lowered it, and when."""
 
@@ -39,6 +39,8 @@ class EntrantScores:
     """Worst case over all records of the same weights, by the budget's label."""
     lowered_by: dict[str, tuple[str, ...]]
     """Protocols that lowered some sample below the ranking protocol's score, by the budget's label."""
+    labels: np.ndarray | None
+    """Class of each sample, (n,); None where there is no such thing, or not one for all seeds."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class _Table:
 
     ids: np.ndarray
     clean: np.ndarray
+    labels: np.ndarray | None
     scores: dict[str, np.ndarray]
     """Worst scores by the budget's label."""
 
@@ -137,6 +140,7 @@ class ContestScores:
             robust={budget.label: np.stack([table.scores[budget.label] for table in tables]) for budget in budgets},
             best_known=best,
             lowered_by=lowered_by,
+            labels=_shared([table.labels for table in tables]),
         )
 
     def _lowest(self, cell: Cell, table: _Table, budget: Budget) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -171,18 +175,29 @@ class ContestScores:
         """Returns the scores in a record's sample table, in the order of the sample ids; read once."""
         if record.key not in self._frames_read:
             frame = self._frames(record)
-            names = [name for name in frame if name in (SAMPLE_ID, CLEAN_COLUMN) or name.startswith(FOUND)]
+            names = [
+                name for name in frame if name in (SAMPLE_ID, CLEAN_COLUMN, LABEL_COLUMN) or name.startswith(FOUND)
+            ]
             frame = frame[names]
             ascending = frame[SAMPLE_ID].is_monotonic_increasing
             self._frames_read[record.key] = frame if ascending else frame.sort_values(SAMPLE_ID, ignore_index=True)
         return self._frames_read[record.key]
 
     def _estimate_all(self) -> dict[tuple[str, str, str], Estimate]:
-        """Returns the interval of every pooled score; graded ones share one bootstrap, which is what takes time."""
-        vectors = {key: scores.mean(axis=0) for key, scores in self._matrices().items()}
+        """Returns the interval of every pooled score; graded ones share one bootstrap, which is what takes time.
+
+        A bootstrap of few broken or few surviving samples ends too early, and where all seeds have 0/1 scores Wilson's
+        interval does not: the mean of the seeds' ends is taken where that is wider.
+        """
+        matrices = self._matrices()
+        vectors = {key: scores.mean(axis=0) for key, scores in matrices.items()}
         graded = {key: vector for key, vector in vectors.items() if not is_binary(vector)}
         found = {key: proportion(int(v.sum()), len(v)) for key, v in vectors.items() if key not in graded}
-        return found | dict(zip(graded, mean_estimates(list(graded.values())), strict=True))
+        for key, estimate in zip(graded, mean_estimates(list(graded.values())), strict=True):
+            scores = matrices[key]
+            shares = [proportion(int(own.sum()), len(own)) for own in scores] if is_binary(scores) else []
+            found[key] = wider(estimate, pool_estimates(shares).estimate) if shares else estimate
+        return found
 
     def _matrices(self) -> dict[tuple[str, str, str], np.ndarray]:
         matrices = {}
@@ -201,8 +216,15 @@ def _as_table(cell: Cell, frame: pd.DataFrame) -> _Table:
     return _Table(
         ids=frame[SAMPLE_ID].to_numpy(),
         clean=as_scores(frame[CLEAN_COLUMN]),
+        labels=frame[LABEL_COLUMN].to_numpy() if LABEL_COLUMN in frame else None,
         scores={label: as_scores(frame[column]) for label, column in columns.items()},
     )
+
+
+def _shared(labels: Sequence[np.ndarray | None]) -> np.ndarray | None:
+    """Returns the labels that all tables share, or None."""
+    first = labels[0]
+    return first if first is not None and all(np.array_equal(first, other) for other in labels) else None
 
 
 def _weights(cell: Cell) -> tuple[str, str | None]:

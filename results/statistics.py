@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from itertools import combinations, permutations
 from typing import NamedTuple
 
@@ -79,6 +80,7 @@ def mean_estimate(scores: ArrayLike, binary: bool) -> Estimate:
     return Estimate(value=float(value), low=float(min(low, value)), high=float(max(high, value)), n=len(vector))
 
 
+@lru_cache(maxsize=100_000)
 def proportion(k: int, n: int) -> Estimate:
     """Returns k of n with Wilson's 95 % interval; 0 with the interval [0, 1] where n is 0.
 

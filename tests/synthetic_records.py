@@ -196,6 +196,8 @@ def make_record(
     graded = dataset.task == "segmentation"
     vectors = make_scores(clean, robust[: len(protocol["budgets"])], n, seed, graded)
     samples = pd.DataFrame({"sample_id": np.arange(n), "clean_score": vectors[0]})
+    if not graded:
+        samples["clean_label"] = np.arange(n) % len(dataset.class_names)
     budgets = []
     for index, (budget, scores) in enumerate(zip(protocol["budgets"], vectors[1:], strict=True)):
         samples[f"score_{index}"] = scores
