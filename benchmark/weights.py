@@ -68,7 +68,7 @@ def _chain_sha256(entry: DefenseEntry, dataset: str, seed: int, folder: Path) ->
         if path is None:
             return None
         digests.append(_sha256(path, path.stat().st_mtime_ns))
-    return joined(digests) if digests else None
+    return joined(digests)
 
 
 @cache

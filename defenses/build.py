@@ -55,7 +55,7 @@ def defended_model(
             base, model = model, build_untrained(link, dataset, base=model)
             if not _has_weights(link):
                 continue
-            below = joined(digests) if digests else None
+            below = None if base is None else joined(digests)
             path = _weights(link, dataset, seed, folder, below)
             card = checkpoints.read_card(path)
             _check_card(card, link, dataset, seed, path, below)

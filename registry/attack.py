@@ -52,6 +52,11 @@ class CellFacts:
     ranked_budget: Budget = field(default_factory=lambda: linf(4 / 255))
     """Budget that ranks, the protocol's own or the data set's; ensembles spend most there."""
 
+    @property
+    def graded(self) -> bool:
+        """Whether a score may lie between 0 and 1, so that nothing is broken for good: all but one label an image."""
+        return self.multi_label or self.task not in ("classification", "multimodal")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Member:

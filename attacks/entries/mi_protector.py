@@ -21,7 +21,7 @@ from registry import PROTOCOLS, AttackProtocol, Budget, CellFacts, Family, Membe
 HUNDREDTHS = [hundredths / 100 for hundredths in (*range(1, 11), 20, 30)]
 LEVELS = [level / 255 for level in (8, 16, 24, 32)]
 GRID = tuple(linf(eps) for eps in sorted(HUNDREDTHS + LEVELS))
-"""The hundredths of its figures and the levels of its tables."""
+"""The hundredths of the released notebooks, and the levels that the authors' guide names for ResNet-18."""
 TRANSFER_EPS = (linf(32 / 255),)
 PAPER = Paper(
     title="Towards building robust models for unimodal and multimodal medical imaging data",

@@ -100,7 +100,7 @@ class Comparisons:
     def __init__(self, cell: Cell, view: View, objectives: tuple[str, ...], rows: Tensor, salt: int = 0) -> None:
         self._cell, self._view, self._objectives, self._rows = cell, view, objectives, rows
         self._salt = 100 * salt
-        self._graded = cell.facts.task not in ("classification", "multimodal") or cell.facts.multi_label
+        self._graded = cell.facts.graded
         members = view.members(cell.facts, objectives, STEPS, RESTARTS)
         self.runs: list[tuple[Tensor, FreshRun]] = []
         """Places and results of every run at the ranked budget."""

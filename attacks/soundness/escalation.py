@@ -182,9 +182,7 @@ class Escalator:
         if not ours and self._cell.protocol.threat_model.norm is Norm.LINF:
             members.append(_score_based("square", "attacks.square:Square", {"queries": QUERIES}, self._objectives[0]))
         decided = any(knowledge_of(member) is Knowledge.DECISION_BASED for member in ours)
-        facts = self._cell.facts
-        graded = facts.task not in ("classification", "multimodal") or facts.multi_label
-        if not (decided or graded) and find_spec(DECISION_BASED.partition(":")[0]):
+        if not (decided or self._cell.facts.graded) and find_spec(DECISION_BASED.partition(":")[0]):
             members.append(_score_based("hop-skip-jump", DECISION_BASED, {"queries": DECISIONS}, self._objectives[0]))
         options = {"iterations": ESTIMATES, "pairs": 32}
         estimated = "attacks.finite_differences:FiniteDifferences"

@@ -33,7 +33,7 @@ class WeightAverage(Callback):
         now = model.state_dict()
         if not self._average:
             self._average = copy.deepcopy(now)
-        elif self._steps and next(iter(now.values())).device != next(iter(self._average.values())).device:
+        elif next(iter(now.values())).device != next(iter(self._average.values())).device:
             self._average = {name: value.to(now[name].device) for name, value in self._average.items()}  # was restored
         decay = min(self.decay, (1 + self._steps) / (10 + self._steps))
         for name, value in now.items():
