@@ -67,7 +67,7 @@ def observe(victim: ModelVictim, batch: Batch) -> Observation:
     if mean is not None:
         decoded = task.decode(logits_of(mean, several), batch)
         facts, found["draws32_averaged"] = task.facts(decoded, batch), task.score(decoded, batch)
-    metrics = {name: _estimate(values) for name, values in found.items()}
+    metrics = {name: _estimate(values, batch.groups) for name, values in found.items()}
     return Observation(facts=facts, predictions=_stacked(singles), metrics=metrics)
 
 
@@ -75,6 +75,6 @@ def _stacked(facts: Sequence[Mapping[str, np.ndarray]]) -> np.ndarray | None:
     return np.stack([own["prediction"] for own in facts]) if "prediction" in facts[0] else None
 
 
-def _estimate(scores: Tensor) -> Estimate:
+def _estimate(scores: Tensor, groups: Tensor | None) -> Estimate:
     values = scores.cpu().numpy()
-    return statistics.mean_estimate(values, binary=statistics.is_binary(values))
+    return statistics.mean_estimate(values, statistics.is_binary(values), None if groups is None else groups.cpu())

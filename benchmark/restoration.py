@@ -53,7 +53,7 @@ def with_restored_images(
     def quality(rows: Tensor, inputs: Tensor) -> Metrics:
         part = batch.take(rows)
         found = image_quality(_images(part.inputs), _images(shown.outputs(part.with_inputs(inputs))))
-        return {f"restored_{name}": mean_estimate(values, binary=False) for name, values in found.items()}
+        return {f"restored_{name}": _estimate(values, part) for name, values in found.items()}
 
     everything = torch.arange(len(batch), device=batch.inputs.device)
     clean = summary.clean | quality(everything, batch.inputs)
@@ -62,7 +62,7 @@ def with_restored_images(
         rows = (found.points != batch.inputs).flatten(1).any(1).nonzero()[:, 0]
         if len(rows):
             attacked = image_quality(_images(batch.inputs[rows]), _images(found.points[rows]))["psnr"]
-            more = quality(rows, found.points[rows]) | {"attacked_psnr": mean_estimate(attacked, binary=False)}
+            more = quality(rows, found.points[rows]) | {"attacked_psnr": _estimate(attacked, batch.take(rows))}
             result = replace(result, metrics=result.metrics | more)
         budgets.append(result)
     return clean, tuple(budgets)
@@ -110,6 +110,10 @@ class Restorer(nn.Module):
     def forward(self, inputs: Tensor, **beside: Tensor) -> Tensor:
         """Returns the restored images; `beside` is what else the model takes, e.g. `context`."""
         return self.model.restored(inputs, **beside)
+
+
+def _estimate(values: np.ndarray, batch: Batch) -> Estimate:
+    return mean_estimate(values, False, None if batch.groups is None else batch.groups.cpu())
 
 
 def _images(inputs: Tensor) -> np.ndarray:

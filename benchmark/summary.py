@@ -14,7 +14,9 @@ from benchmark.draw_metrics import Observation, observe
 from datasets.batch import Batch
 from registry import DatasetSpec
 from results import statistics
+from results.bootstrap import drawn_images
 from results.record import BudgetResult, Estimate, MemberResult
+from results.sample_table import GROUP, SAMPLE_ID
 
 Facts = Mapping[str, np.ndarray]
 
@@ -37,7 +39,9 @@ class Summary:
         clean = outcome.clean_scores.cpu().numpy()
         found = observe(victim, batch)
         facts = found.facts
-        self.samples = {"sample_id": batch.sample_ids.cpu().numpy(), "clean_score": clean}
+        self._groups = None if batch.groups is None else batch.groups.cpu().numpy()
+        self.samples = {SAMPLE_ID: batch.sample_ids.cpu().numpy(), "clean_score": clean}
+        self.samples |= {} if self._groups is None else {GROUP: self._groups}
         self.samples |= {f"clean_{name}": column for name, column in _columns(facts).items()}
         self.clean = {"clean": self._mean(clean)} | self._corpus(facts, len(clean)) | found.metrics
         self.clean_class_recall = self._recalls(facts, clean)
@@ -62,7 +66,7 @@ class Summary:
             f"step_{k}": outcome.step.cpu().numpy(),
         }
         self.samples |= {f"{name}_{k}": column for name, column in _columns(facts, targets=False).items()}
-        success = statistics.attack_success_rate(clean, scores, self._task.fail_below)
+        success = statistics.attack_success_rate(clean, scores, self._task.fail_below, self._groups)
         metrics = {"robust": self._mean(scores), "attack_success_rate": success} | self._corpus(facts, len(scores))
         return BudgetResult(
             budget=outcome.budget.card(),
@@ -73,15 +77,15 @@ class Summary:
             confusions=self._confusions(found),
         )
 
-    def _mean(self, scores: np.ndarray) -> Estimate:
-        return statistics.mean_estimate(scores, binary=statistics.is_binary(scores))
+    def _mean(self, scores: np.ndarray, rows: np.ndarray | slice = slice(None)) -> Estimate:
+        """Returns the mean score of some samples."""
+        groups = None if self._groups is None else self._groups[rows]
+        return statistics.mean_estimate(scores[rows], statistics.is_binary(scores[rows]), groups)
 
     def _corpus(self, facts: Facts, n: int) -> dict[str, Estimate]:
-        """Returns corpus metrics with percentile intervals over resampled images."""
-        generator = np.random.default_rng(0)
+        """Returns corpus metrics with percentile intervals over resampled images, or groups of them."""
         resampled: dict[str, list[float]] = {}
-        for _ in range(CORPUS_RESAMPLES):
-            rows = generator.integers(0, n, n)
+        for rows in drawn_images(n, CORPUS_RESAMPLES, self._groups):
             for name, value in self._task.corpus_metrics({key: column[rows] for key, column in facts.items()}).items():
                 resampled.setdefault(name, []).append(value)
         estimates = {}
@@ -95,7 +99,7 @@ class Summary:
         if "label" not in facts:
             return {}
         members = {name: facts["label"] == index for index, name in enumerate(self._spec.class_names)}
-        return {name: self._mean(scores[rows]) for name, rows in members.items() if rows.any()}
+        return {name: self._mean(scores, rows) for name, rows in members.items() if rows.any()}
 
     def _confusions(self, found: Observation) -> dict[str, Estimate]:
         """How often a class is called another one; of a stochastic model the mean over single draws, as its score."""
@@ -105,8 +109,8 @@ class Summary:
         for confusion in self._spec.harmful_confusions:
             members = found.facts["label"] == confusion.true
             if members.any():
-                wrong = found.predictions[:, members] == confusion.predicted
-                rates[confusion.title] = self._mean(wrong.mean(0))
+                wrong = found.predictions == confusion.predicted
+                rates[confusion.title] = self._mean(wrong.mean(0), members)
         return rates
 
 

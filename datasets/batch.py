@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -33,10 +34,13 @@ class Batch:
     """float32 (N, F): tabular data that no attack changes, or None."""
     present: Tensor | None = None
     """bool (N, M): which modalities the sample has, or None for all."""
+    groups: Tensor | None = None
+    """int64 (N,): samples with the same number are of one patient, volume or lesion, or None where nobody knows."""
 
     def __post_init__(self) -> None:
         n = self.inputs.shape[0]
-        parts = {"sample_ids": self.sample_ids, "context": self.context, "present": self.present, **self.targets}
+        parts = {"sample_ids": self.sample_ids, "context": self.context, "present": self.present, "groups": self.groups}
+        parts |= self.targets
         for name, tensor in parts.items():
             if tensor is not None and tensor.shape[0] != n:
                 raise InputContractError(f"expected {n} rows of {name!r}, as many as inputs, got {tensor.shape[0]}")
@@ -67,6 +71,7 @@ class Batch:
             targets={name: change(tensor) for name, tensor in self.targets.items()},
             context=None if self.context is None else change(self.context),
             present=None if self.present is None else change(self.present),
+            groups=None if self.groups is None else change(self.groups),
         )
 
 
@@ -83,6 +88,7 @@ def concatenate(batches: list[Batch]) -> Batch:
         targets={name: join([b.targets[name] for b in batches]) for name in first.targets},
         context=join([b.context for b in batches]),
         present=join([b.present for b in batches]),
+        groups=join([b.groups for b in batches]),
     )
 
 
@@ -116,7 +122,13 @@ class Split:
             targets={name: _tensor(values[index]) for name, values in self.targets.items()},
             context=None if self.context is None else _tensor(self.context[index]),
             present=None if self.present is None else _tensor(self.present[index]),
+            groups=None if self.groups is None else _tensor(self._group_numbers[index]),
         )
+
+    @cached_property
+    def _group_numbers(self) -> np.ndarray:
+        """The groups of all samples as 0 to G - 1, int64 (N,)."""
+        return np.unique(self.groups, return_inverse=True)[1].reshape(-1).astype(np.int64)
 
     def all(self) -> Batch:
         """Returns the whole split as one batch."""

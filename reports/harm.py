@@ -11,6 +11,7 @@ from reports.cards import Cell
 from reports.leaderboard import Change
 from reports.pooling import Pooled, pool_estimates, pool_named
 from reports.scores import EntrantScores
+from results.clusters import Groups
 from results.recalls import balanced_mean, mean_of_shares
 from results.record import BudgetResult, Estimate
 from results.statistics import is_binary, mean_estimate
@@ -41,12 +42,15 @@ def harm_of(cells: Sequence[Cell], results: Sequence[BudgetResult], own: Entrant
         recalls = changes([cell.record.clean_class_recall for cell in cells], [found.class_recall for found in results])
         return Harm(class_recall=recalls, confusions=_confusions(cells[0], {}, recorded), balanced=None)
     lowest = own.best_known[label]
-    before, after = _recalls(own.clean, members), _recalls(lowest, members)
+    before, after = _recalls(own.clean, members, own.groups), _recalls(lowest, members, own.groups)
     recalls = {name: Change(clean=before[name], attacked=after[name]) for name in members}
     return Harm(
         class_recall=recalls,
         confusions=_confusions(cells[0], recalls, recorded),
-        balanced=Change(clean=_balanced(before, own.clean, members), attacked=_balanced(after, lowest, members)),
+        balanced=Change(
+            clean=_balanced(before, own.clean, members, own.groups),
+            attacked=_balanced(after, lowest, members, own.groups),
+        ),
     )
 
 
@@ -64,20 +68,23 @@ def changes(clean: Sequence[Mapping[str, Estimate]], attacked: Sequence[Mapping[
     return {name: Change(clean=before.get(name), attacked=pooled) for name, pooled in pool_named(attacked).items()}
 
 
-def _recalls(scores: np.ndarray, members: Mapping[str, np.ndarray]) -> dict[str, Pooled]:
+def _recalls(scores: np.ndarray, members: Mapping[str, np.ndarray], groups: Groups) -> dict[str, Pooled]:
     """Returns the recall of each class from the scores of all samples, (seeds, n)."""
-    return {
-        name: pool_estimates([mean_estimate(own, is_binary(own)) for own in scores[:, inside]])
-        for name, inside in members.items()
-    }
+    found = {}
+    for name, inside in members.items():
+        together = None if groups is None else groups[inside]
+        found[name] = pool_estimates([mean_estimate(own, is_binary(own), together) for own in scores[:, inside]])
+    return found
 
 
-def _balanced(recalls: Mapping[str, Pooled], scores: np.ndarray, members: Mapping[str, np.ndarray]) -> Pooled:
+def _balanced(
+    recalls: Mapping[str, Pooled], scores: np.ndarray, members: Mapping[str, np.ndarray], groups: Groups
+) -> Pooled:
     """Returns the mean of the recalls of all classes."""
     if is_binary(scores):
         estimate = mean_of_shares([recall.estimate for recall in recalls.values()])
     else:
-        estimate = balanced_mean(scores.mean(axis=0), np.stack(list(members.values())))
+        estimate = balanced_mean(scores.mean(axis=0), np.stack(list(members.values())), groups)
     seeds = np.mean([recall.seeds for recall in recalls.values()], axis=0)
     return Pooled(estimate=estimate, seeds=tuple(seeds.tolist()))
 

@@ -178,6 +178,8 @@ class Leaderboard:
     """Score of always answering the majority class; classification only."""
     ranked_scores: Mapping[str, np.ndarray] = field(default_factory=dict, compare=False, repr=False)
     """Lowest known scores of each ranked row, (seeds, n), all over the same samples, by defense."""
+    groups: np.ndarray | None = field(default=None, compare=False, repr=False)
+    """Patient, volume or lesion of each of those samples, (n,); None where nobody knows or each has one of its own."""
 
     @property
     def ranks(self) -> bool:

@@ -9,6 +9,7 @@ from statistics import fmean
 import numpy as np
 
 from results.bootstrap import resampled_means
+from results.clusters import Groups
 from results.record import BudgetResult, Estimate
 from results.statistics import ALPHA
 
@@ -72,16 +73,17 @@ def pool_scores(estimates: Sequence[Estimate], interval: Estimate | None) -> Poo
     return Pooled(estimate=interval, seeds=tuple(estimate.value for estimate in estimates))
 
 
-def mean_estimates(scores: Sequence[np.ndarray]) -> list[Estimate]:
+def mean_estimates(scores: Sequence[np.ndarray], groups: Groups = None) -> list[Estimate]:
     """Returns mean and 95 % interval of each vector, as `results.statistics.mean_estimate`, for all in one bootstrap.
 
     Args:
         scores: Vectors of graded scores over the same samples, each (n,).
+        groups: Which patient, volume or lesion each sample belongs to, (n,).
     """
     if not scores:
         return []
     matrix = np.stack(scores).astype(np.float64)
-    low, high = np.quantile(resampled_means(matrix), [ALPHA / 2, 1 - ALPHA / 2], axis=0)
+    low, high = np.quantile(resampled_means(matrix, groups=groups), [ALPHA / 2, 1 - ALPHA / 2], axis=0)
     values = matrix.mean(axis=1)
     ends = zip(values, np.minimum(low, values), np.maximum(high, values), strict=True)
     n = matrix.shape[1]
@@ -105,12 +107,6 @@ def pool_estimates(estimates: Sequence[Estimate]) -> Pooled:
         seeds=tuple(estimate.value for estimate in estimates),
         counts=tuple(estimate.n for estimate in estimates),
     )
-
-
-def wider(one: Estimate, other: Estimate) -> Estimate:
-    """Returns the first estimate with the wider of both intervals."""
-    found = max(one, other, key=lambda estimate: estimate.high - estimate.low)
-    return Estimate(value=one.value, low=min(found.low, one.value), high=max(found.high, one.value), n=one.n)
 
 
 def pool_named(estimates: Sequence[Mapping[str, Estimate]]) -> dict[str, Pooled]:

@@ -18,6 +18,7 @@ from reports.selection import Contest
 from reports.survivors import survivors_of
 from reports.weights import trained_for
 from results.certificates import CERTIFIED, MAJORITY
+from results.clusters import Groups
 from results.record import BudgetResult, Estimate
 from results.statistics import tie_groups
 from results.verdict import CERTAINLY_BROKEN, VerdictStatus, verdict
@@ -51,11 +52,12 @@ def build_board(contest: Contest, scores: ContestScores, budget: Budget) -> Lead
         budget=budget,
         quality=newest.record.quality,
         protocols=tuple(sorted({cell.protocol for cell in contest.cells})),
-        rows=_in_order(_ranked(rows, vectors)),
+        rows=_in_order(_ranked(rows, vectors, scores.groups)),
         failures=tuple(_failure(cell) for cell in contest.failures),
         n=len(scores.sample_ids) or max((row.n for row in rows), default=0),
         constant_predictor=_constant(contest, scores),
         ranked_scores=vectors,
+        groups=scores.groups,
     )
 
 
@@ -200,14 +202,15 @@ def _mark(row: Row) -> Row:
     return replace(row, below_constant=constant is not None and row.standing.estimate.high < constant)
 
 
-def _ranked(rows: Sequence[Row], vectors: Mapping[str, np.ndarray]) -> list[Row]:
+def _ranked(rows: Sequence[Row], vectors: Mapping[str, np.ndarray], groups: Groups) -> list[Row]:
     """Gives a rank to every verified row of an entry that may rank, by paired tests over the same samples.
 
     Args:
         rows: All rows of a board.
         vectors: Scores of those that may rank, by defense.
+        groups: Patient, volume or lesion of each sample.
     """
-    places = tie_groups(vectors) if vectors else {}
+    places = tie_groups(vectors, groups) if vectors else {}
     judged = []
     for row in rows:
         place = places.get(row.defense.name)

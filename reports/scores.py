@@ -12,17 +12,20 @@ import pandas as pd
 from registry import Budget
 from registry.errors import InputContractError, ResultsError
 from reports.cards import Cell
-from reports.pooling import Pooled, mean_estimates, pool_estimates, wider
+from reports.pooling import Pooled, mean_estimates, pool_estimates
 from reports.selection import Contest
 from results.best_known import ReadSamples, best_known
 from results.budgets import within
+from results.clusters import codes_of
 from results.record import BudgetResult, Estimate, EvaluationRecord
-from results.sample_table import SAMPLE_ID, score_column
-from results.statistics import as_scores, attack_success_rate, is_binary, proportion
+from results.sample_table import GROUP, SAMPLE_ID, groups_in, score_column
+from results.statistics import as_scores, attack_success_rate, is_binary, mean_estimate, wider
 
 FAIL_BELOW = 0.5
 """A sample is broken when its score is under this, in every task."""
 CLEAN_COLUMN, LABEL_COLUMN = "clean_score", "clean_label"
+KEPT = frozenset({SAMPLE_ID, GROUP, CLEAN_COLUMN, LABEL_COLUMN})
+"""Columns of a sample table that reports need, beside those that `FOUND` names."""
 FOUND = ("score_", "member_", "step_")
 """Beginnings of the columns that say how low a score went, who lowered it, and when."""
 
@@ -41,6 +44,8 @@ class EntrantScores:
     """Protocols that lowered some sample below the ranking protocol's score, by the budget's label."""
     labels: np.ndarray | None
     """Class of each sample, (n,); None where there is no such thing, or not one for all seeds."""
+    groups: np.ndarray | None
+    """Patient, volume or lesion of each sample, (n,); None where nobody knows, or not the same for all seeds."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,7 @@ class _Table:
     ids: np.ndarray
     clean: np.ndarray
     labels: np.ndarray | None
+    groups: np.ndarray | None
     scores: dict[str, np.ndarray]
     """Worst scores by the budget's label."""
 
@@ -74,6 +80,8 @@ class ContestScores:
         self._entrants = {name: self._entrant(cells) for name, cells in contest.entrants.items()}
         self.sample_ids = _most_complete(self._entrants.values())
         """Samples of a full row, sorted."""
+        self.groups = self._groups()
+        """Number of the patient, volume or lesion of each of those samples, (n,), or None where a full row lacks it."""
         self._estimates = self._estimate_all()
 
     def of(self, name: str) -> EntrantScores | None:
@@ -112,7 +120,7 @@ class ContestScores:
         if own is None:
             return None
         pairs = zip(own.clean, own.best_known[label], strict=True)
-        return pool_estimates([attack_success_rate(clean, lowest, FAIL_BELOW) for clean, lowest in pairs])
+        return pool_estimates([attack_success_rate(clean, lowest, FAIL_BELOW, own.groups) for clean, lowest in pairs])
 
     def estimate(self, name: str, kind: str, budget: str = "") -> Estimate | None:
         """Returns mean and interval of the per-sample means over seeds, or None where the row is not complete.
@@ -141,6 +149,7 @@ class ContestScores:
             best_known=best,
             lowered_by=lowered_by,
             labels=_shared([table.labels for table in tables]),
+            groups=_shared([table.groups for table in tables]),
         )
 
     def _lowest(self, cell: Cell, table: _Table, budget: Budget) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -175,13 +184,15 @@ class ContestScores:
         """Returns the scores in a record's sample table, in the order of the sample ids; read once."""
         if record.key not in self._frames_read:
             frame = self._frames(record)
-            names = [
-                name for name in frame if name in (SAMPLE_ID, CLEAN_COLUMN, LABEL_COLUMN) or name.startswith(FOUND)
-            ]
+            names = [name for name in frame if name in KEPT or name.startswith(FOUND)]
             frame = frame[names]
             ascending = frame[SAMPLE_ID].is_monotonic_increasing
             self._frames_read[record.key] = frame if ascending else frame.sort_values(SAMPLE_ID, ignore_index=True)
         return self._frames_read[record.key]
+
+    def _groups(self) -> np.ndarray | None:
+        full = [self._entrants[name].groups for name in self._entrants if self.complete(name)]
+        return codes_of(_shared(full), len(self.sample_ids)) if full else None
 
     def _estimate_all(self) -> dict[tuple[str, str, str], Estimate]:
         """Returns the interval of every pooled score; graded ones share one bootstrap, which is what takes time.
@@ -192,10 +203,11 @@ class ContestScores:
         matrices = self._matrices()
         vectors = {key: scores.mean(axis=0) for key, scores in matrices.items()}
         graded = {key: vector for key, vector in vectors.items() if not is_binary(vector)}
-        found = {key: proportion(int(v.sum()), len(v)) for key, v in vectors.items() if key not in graded}
-        for key, estimate in zip(graded, mean_estimates(list(graded.values())), strict=True):
+        groups = self.groups
+        found = {key: mean_estimate(v, True, groups) for key, v in vectors.items() if key not in graded}
+        for key, estimate in zip(graded, mean_estimates(list(graded.values()), groups), strict=True):
             scores = matrices[key]
-            shares = [proportion(int(own.sum()), len(own)) for own in scores] if is_binary(scores) else []
+            shares = [mean_estimate(own, True, groups) for own in scores] if is_binary(scores) else []
             found[key] = wider(estimate, pool_estimates(shares).estimate) if shares else estimate
         return found
 
@@ -217,12 +229,13 @@ def _as_table(cell: Cell, frame: pd.DataFrame) -> _Table:
         ids=frame[SAMPLE_ID].to_numpy(),
         clean=as_scores(frame[CLEAN_COLUMN]),
         labels=frame[LABEL_COLUMN].to_numpy() if LABEL_COLUMN in frame else None,
+        groups=groups_in(frame),
         scores={label: as_scores(frame[column]) for label, column in columns.items()},
     )
 
 
 def _shared(labels: Sequence[np.ndarray | None]) -> np.ndarray | None:
-    """Returns the labels that all tables share, or None."""
+    """Returns the labels or groups that all tables share, or None."""
     first = labels[0]
     return first if first is not None and all(np.array_equal(first, other) for other in labels) else None
 

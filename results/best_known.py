@@ -12,7 +12,7 @@ from registry import Budget, Randomness
 from registry.errors import InputContractError
 from results.budgets import as_budget, budget_index, within
 from results.record import Card, Estimate, EvaluationRecord, RecordStatus
-from results.sample_table import SAMPLE_ID, score_column
+from results.sample_table import SAMPLE_ID, groups_in, score_column
 from results.statistics import is_binary, mean_estimate
 
 ReadSamples = Callable[[EvaluationRecord], pd.DataFrame]
@@ -78,9 +78,8 @@ def best_known(
         if together.mean() < lowest.mean():
             lowest, lowered_by = together, {name}
     scores = lowest.to_numpy()
-    return BestKnown(
-        estimate=mean_estimate(scores, is_binary(scores)), scores=scores, lowered_by=tuple(sorted(lowered_by))
-    )
+    estimate = mean_estimate(scores, is_binary(scores), groups_in(samples_of(record)))
+    return BestKnown(estimate=estimate, scores=scores, lowered_by=tuple(sorted(lowered_by)))
 
 
 def is_stochastic(record: EvaluationRecord) -> bool:

@@ -1,8 +1,12 @@
-"""The bootstrap over images: every vector of a call is resampled with the same draws, and every call repeats them."""
+"""The bootstrap over images or groups of them: all vectors of a call share its draws, and every call repeats them."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
+
+from results.clusters import Groups, codes_of, group_sums
 
 SEED = 20270
 RESAMPLES = 2000
@@ -11,16 +15,38 @@ _CELLS = 250_000
 """Resampled images held at a time: few enough for the processor's cache."""
 
 
-def resampled_means(scores: np.ndarray, resamples: int = RESAMPLES) -> np.ndarray:
+def drawn_images(n: int, resamples: int, groups: Groups = None) -> Iterator[np.ndarray]:
+    """Yields the rows of resampled images, for what is no mean; as many images as there are, or as many groups.
+
+    Args:
+        n: Number of images.
+        resamples: How often they are drawn with replacement; the draws are the same in every call.
+        groups: Images of one group are drawn together.
+    """
+    rng, codes = np.random.default_rng(0), codes_of(groups, n)
+    members = None if codes is None else [np.flatnonzero(codes == code) for code in range(int(codes.max()) + 1)]
+    for _ in range(resamples):
+        if members is None:
+            yield rng.integers(0, n, n)
+        else:
+            yield np.concatenate([members[code] for code in rng.integers(0, len(members), len(members))])
+
+
+def resampled_means(scores: np.ndarray, resamples: int = RESAMPLES, groups: Groups = None) -> np.ndarray:
     """Returns the means of resampled images, (resamples, R).
 
     Args:
         scores: float64 (R, N): rows over the same N images, N at least 1.
         resamples: How often N images are drawn with replacement; the draws depend on N and on a fixed seed only.
+        groups: Images of one group are drawn together, as many groups as there are.
 
-    Source: Efron 1979, "Bootstrap methods: another look at the jackknife".
+    Source: Efron 1979, "Bootstrap methods: another look at the jackknife"; of groups: Davison and Hinkley 1997,
+        "Bootstrap Methods and their Application", section 3.8.
     """
-    n = scores.shape[1]
+    codes = codes_of(groups, scores.shape[1])
+    sums = scores if codes is None else group_sums(scores, codes)
+    sizes = np.ones(scores.shape[1]) if codes is None else np.bincount(codes).astype(np.float64)
+    n = len(sizes)
     rng = np.random.default_rng(SEED)
     means = np.empty((resamples, len(scores)))
     chunk = max(1, _CELLS // n)
@@ -28,5 +54,6 @@ def resampled_means(scores: np.ndarray, resamples: int = RESAMPLES) -> np.ndarra
         rows = min(chunk, resamples - start)
         drawn = rng.integers(n, size=(rows, n)) + n * np.arange(rows)[:, None]
         counts = np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n)
-        means[start : start + rows] = counts.astype(np.float64) @ scores.T / n
+        counts = counts.astype(np.float64)
+        means[start : start + rows] = counts @ sums.T / (counts @ sizes)[:, None]
     return means

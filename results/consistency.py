@@ -10,7 +10,7 @@ import pandas as pd
 from results.adversarials import Adversarials
 from results.budgets import as_budget
 from results.record import Estimate, EvaluationRecord
-from results.sample_table import SAMPLE_ID, score_column
+from results.sample_table import SAMPLE_ID, groups_in, score_column
 from results.statistics import attack_success_rate, is_binary, mean_estimate
 
 CLEAN = "clean_score"
@@ -107,12 +107,13 @@ def _order_problems(record: EvaluationRecord, scores: np.ndarray) -> Iterator[st
 
 def _number_problems(record: EvaluationRecord, table: pd.DataFrame, scores: np.ndarray) -> Iterator[str]:
     stated = [("clean", record.clean.get("clean")), *(("robust", r.metrics.get("robust")) for r in record.budgets)]
+    groups = groups_in(table)
     for index, ((name, estimate), row) in enumerate(zip(stated, scores, strict=True)):
         at = f"{name} score" + (f" at budget {index - 1}" if index else "")
-        yield from _differs(at, estimate, mean_estimate(row, is_binary(row)))
+        yield from _differs(at, estimate, mean_estimate(row, is_binary(row), groups))
     for index, (result, row) in enumerate(zip(record.budgets, scores[1:], strict=True)):
         if "attack_success_rate" in result.metrics:
-            found = attack_success_rate(scores[0], row, FAIL_BELOW)
+            found = attack_success_rate(scores[0], row, FAIL_BELOW, groups)
             yield from _differs(f"attack success rate at budget {index}", result.metrics["attack_success_rate"], found)
         for name, estimate in result.class_recall.items():
             try:
@@ -120,7 +121,7 @@ def _number_problems(record: EvaluationRecord, table: pd.DataFrame, scores: np.n
             except (KeyError, ValueError):
                 yield f"recall of {name} at budget {index}, a class without samples"
                 continue
-            found = mean_estimate(row[members], is_binary(row[members]))
+            found = mean_estimate(row[members], is_binary(row[members]), None if groups is None else groups[members])
             yield from _differs(f"recall of {name} at budget {index}", estimate, found)
 
 

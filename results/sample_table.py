@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,6 +14,16 @@ from registry.errors import ResultsError
 
 SAMPLE_ID = "sample_id"
 """Column every table starts with: the sample's row in its split."""
+GROUP = "group"
+"""Column of what no two splits share: samples with the same number are of one patient, volume or lesion.
+
+Tables of data sets where that is not known lack it.
+"""
+
+
+def groups_in(samples: pd.DataFrame) -> np.ndarray | None:
+    """Returns the group of each row, (N,), or None where the table does not say."""
+    return samples[GROUP].to_numpy() if GROUP in samples else None
 
 
 def score_column(budget_index: int) -> str:

@@ -16,6 +16,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 from registry.errors import InputContractError
 from results.bootstrap import resampled_means
+from results.clusters import Groups, codes_of, group_sums
 from results.record import Estimate
 from results.sign_flips import RESAMPLES, exact_p_values, flipped_sums, sampled_p_values
 
@@ -55,29 +56,36 @@ def is_binary(scores: ArrayLike) -> bool:
     return bool(((values == 0) | (values == 1)).all())
 
 
-def mean_estimate(scores: ArrayLike, binary: bool) -> Estimate:
+def mean_estimate(scores: ArrayLike, binary: bool, groups: Groups = None) -> Estimate:
     """Returns the mean with its 95 % interval over images.
 
     Wilson's interval for 0/1 scores; otherwise the percentile bootstrap over images, 2000 resamples of a fixed seed.
+    Where images belong together the bootstrap draws whole groups; 0/1 scores then have the wider of both intervals.
 
     Args:
         scores: One number per sample, (N,); N = 0 gives 0 with the interval [0, 1].
         binary: Whether all scores are 0 or 1.
+        groups: Which patient, volume or lesion each sample belongs to, (N,).
 
     Raises:
         InputContractError: A score is not finite, or `binary` scores hold something between 0 and 1.
     """
     vector = as_scores(scores)
-    if binary:
-        if not is_binary(vector):
-            raise InputContractError("expected scores of 0 and 1, got others; pass binary=False for graded scores")
+    if binary and not is_binary(vector):
+        raise InputContractError("expected scores of 0 and 1, got others; pass binary=False for graded scores")
+    codes = codes_of(groups, len(vector))
+    if not len(vector) or (binary and codes is None):
         return proportion(int(vector.sum()), len(vector))
-    if not len(vector):
-        return proportion(0, 0)
-    means = resampled_means(vector[None])[:, 0]
-    low, high = np.quantile(means, [ALPHA / 2, 1 - ALPHA / 2])
-    value = vector.mean()
-    return Estimate(value=float(value), low=float(min(low, value)), high=float(max(high, value)), n=len(vector))
+    low, high = np.quantile(resampled_means(vector[None], groups=codes)[:, 0], [ALPHA / 2, 1 - ALPHA / 2])
+    value = float(vector.mean())
+    found = Estimate(value=value, low=min(float(low), value), high=max(float(high), value), n=len(vector))
+    return wider(proportion(int(vector.sum()), len(vector)), found) if binary else found
+
+
+def wider(one: Estimate, other: Estimate) -> Estimate:
+    """Returns the first estimate with the wider of both intervals."""
+    found = max(one, other, key=lambda estimate: estimate.high - estimate.low)
+    return Estimate(value=one.value, low=min(found.low, one.value), high=max(found.high, one.value), n=one.n)
 
 
 @lru_cache(maxsize=100_000)
@@ -114,62 +122,68 @@ def worst_case(scores: Sequence[ArrayLike]) -> np.ndarray:
     return np.minimum.reduce(vectors)
 
 
-def attack_success_rate(clean: ArrayLike, adversarial: ArrayLike, fail_below: float) -> Estimate:
+def attack_success_rate(clean: ArrayLike, adversarial: ArrayLike, fail_below: float, groups: Groups = None) -> Estimate:
     """Returns the share of eligible samples that an attack brings below `fail_below`.
 
     Args:
         clean: Scores on unchanged inputs, (N,); samples under `fail_below` were broken before and are not eligible.
         adversarial: Scores under attack, (N,).
         fail_below: A sample is broken when its score is under this.
+        groups: Which patient, volume or lesion each sample belongs to, (N,).
 
     Raises:
         InputContractError: The vectors' lengths differ, or a score is not finite.
     """
     lowest = worst_case([clean, adversarial])
     eligible = as_scores(clean) >= fail_below
-    return proportion(int((lowest[eligible] < fail_below).sum()), int(eligible.sum()))
+    broken = lowest[eligible] < fail_below
+    return mean_estimate(broken, True, None if groups is None else np.asarray(groups)[eligible])
 
 
-def paired_p_value(a: ArrayLike, b: ArrayLike) -> float:
+def paired_p_value(a: ArrayLike, b: ArrayLike, groups: Groups = None) -> float:
     """Returns the one-sided p value against "a is not better than b" over the same images.
 
     One vector of 0/1 scores on each side: the exact McNemar test. Otherwise the sign-flip test, of which that is a
     case, on the differences between the images' scores, averaged over seeds first: over all assignments of signs
     where the scores of each seed are 0 or 1, over 99,999 random ones and the observed one where they are graded.
+    Images of one group have one sign: it is their sum that could as well be the other way round.
 
     Args:
         a: Scores of one row, (N,) or (seeds, N).
         b: Scores of the other, (N,) or (seeds, N); the number of seeds may differ.
+        groups: Which patient, volume or lesion each sample belongs to, (N,).
 
     Raises:
         InputContractError: The samples are not the same number on both sides, or a score is not finite.
     """
-    p = _p_values({"a": _matrix("a", a), "b": _matrix("b", b)}, RESAMPLES)
+    p = _p_values({"a": _matrix("a", a), "b": _matrix("b", b)}, RESAMPLES, groups)
     return p["a", "b"]
 
 
-def tie_groups(rows: Mapping[str, ArrayLike]) -> dict[str, Standing]:
+def tie_groups(rows: Mapping[str, ArrayLike], groups: Groups = None) -> dict[str, Standing]:
     """Returns rank and tie group of each row.
 
     Row x is significantly better than row y if the one-sided paired test of that ordered pair, Holm-adjusted over all
     ordered pairs of the board, has p <= 0.05. Seeds are pooled by averaging their scores per image, so that images are
-    the unit of every test: it speaks of these trained models on other images, not of other training runs.
+    the unit of every test: it speaks of these trained models on other images, not of other training runs. Where images
+    belong together, groups are the unit.
 
     Args:
         rows: Scores by the row's name, (N,) or (seeds, N), all over the same images in the same order.
+        groups: Which patient, volume or lesion each sample belongs to, (N,).
 
     Raises:
         InputContractError: Rows have different numbers of samples, or a score is not finite.
     """
     matrices = {name: _matrix(name, scores) for name, scores in rows.items()}
-    p = _p_values(matrices, _enough_resamples(len(matrices) * (len(matrices) - 1)))
+    p = _p_values(matrices, _enough_resamples(len(matrices) * (len(matrices) - 1)), groups)
     better_than = dict.fromkeys(matrices, 0)
     if p:
         significant, *_ = multipletests(list(p.values()), alpha=ALPHA, method="holm")
         for (_, worse), holds in zip(p, significant, strict=True):
             better_than[worse] += int(holds)
-    groups = sorted(set(better_than.values()))
-    return {name: Standing(count + 1, groups.index(count) + 1) for name, count in better_than.items()}
+    levels = sorted(set(better_than.values()))
+    return {name: Standing(count + 1, levels.index(count) + 1) for name, count in better_than.items()}
 
 
 def mcnemar_p_value(wins: int, losses: int) -> float:
@@ -180,12 +194,15 @@ def mcnemar_p_value(wins: int, losses: int) -> float:
     return float(binom.sf(wins - 1, wins + losses, 0.5))
 
 
-def _p_values(rows: Mapping[str, np.ndarray], resamples: int) -> dict[tuple[str, str], float]:
+def _p_values(rows: Mapping[str, np.ndarray], resamples: int, groups: Groups) -> dict[tuple[str, str], float]:
     """Returns the p value of every ordered pair (better, worse)."""
     lengths = {name: scores.shape[1] for name, scores in rows.items()}
     if len(set(lengths.values())) > 1:
         raise InputContractError(f"expected scores of the same samples in every row, got {lengths}")
     whole = {name for name, scores in rows.items() if is_binary(scores)}
+    codes = codes_of(groups, max(lengths.values(), default=0))
+    if codes is not None:
+        rows = {name: group_sums(scores, codes) for name, scores in rows.items()}
     flipped = {} if len(whole) == len(rows) else _flipped(rows, resamples)
     found = {}
     for one, other in combinations(rows, 2):
@@ -199,10 +216,10 @@ def _p_values(rows: Mapping[str, np.ndarray], resamples: int) -> dict[tuple[str,
 
 
 def _exact(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
-    """Returns the p values of both directions for 0/1 scores, (seeds, N)."""
+    """Returns the p values of both directions for 0/1 scores, (seeds, N), or their sums over groups."""
     unit = math.lcm(len(one), len(other))
     differences = one.sum(axis=0) * (unit // len(one)) - other.sum(axis=0) * (unit // len(other))
-    if unit == 1:
+    if unit == 1 and np.abs(differences).max(initial=0) <= 1:
         wins, losses = int((differences > 0).sum()), int((differences < 0).sum())
         return mcnemar_p_value(wins, losses), mcnemar_p_value(losses, wins)
     return exact_p_values(differences.astype(np.int64))

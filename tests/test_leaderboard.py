@@ -17,13 +17,13 @@ from reports.explanation import explain
 from reports.exports import render_json
 from reports.leaderboard import Standings
 from reports.markdown import render_board_markdown
-from reports.pooling import mean_estimates, wider
+from reports.pooling import mean_estimates
 from reports.rows import FEW_DRAWS
 from reports.selection import select
 from reports.site import render_site
 from reports.standings import build_standings
 from results.record import Estimate
-from results.statistics import mean_estimate
+from results.statistics import mean_estimate, wider
 from tests.synthetic_records import (
     RED,
     make_claim,

@@ -1,9 +1,7 @@
-"""Ranks over several data sets, and boards whose samples are not independent of each other."""
+"""Ranks over several data sets."""
 
 from __future__ import annotations
 
-from reports.groups import dependence
-from reports.markdown import render_board_markdown
 from reports.mean_ranks import mean_ranks
 from reports.site import render_site
 from reports.standings import build_standings
@@ -52,13 +50,3 @@ def test_the_index_prints_the_rank_among_those_that_are_ranked_everywhere(tmp_pa
     }
     means = {name: line.split('<td class="num" data-value="')[1].split('"')[0] for name, line in lines.items()}
     assert means == {"Good": "1.0", "Bad": "2.0", "Guest": ""}
-
-
-def test_boards_of_slices_say_that_their_intervals_are_too_narrow(tmp_path):
-    slices = make_dataset("msd_hippocampus", task="segmentation", n_test=312)
-    standings = build_standings(write_store(tmp_path, [make_record(dataset=slices), make_record()]))
-    pages = render_site(standings)
-    said = {name: b"therefore too narrow" in page for name, page in pages.items() if name.endswith("-4-255.html")}
-    assert said == {"boards/breastmnist-linf-4-255.html": False, "boards/msd_hippocampus-linf-4-255.html": True}
-    board = next(board for board in standings.boards if board.dataset.name == "msd_hippocampus")
-    assert "52 volumes" in dependence(board) and "52 volumes" in render_board_markdown(board)
