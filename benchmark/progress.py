@@ -122,6 +122,7 @@ class Progress:
         """Returns the estimate; the current cell's own speed counts once a tenth of it is done before our eyes.
 
         What it had done before an interruption says nothing about its speed: that counts from the first fraction told.
+        Nor does it once all attacks have run: what soundness takes depends on what it finds.
         """
         others = self._costs.left(cell for key, cell in self._left.items() if cell is not self._current)
         if self._current is None:
@@ -130,7 +131,7 @@ class Progress:
         expected = self._costs.seconds(self._current)
         since, before = self._first or (self._begun, 0.0)
         seen = fraction - before
-        if seen >= 0.1:
+        if seen >= 0.1 and fraction < 1:
             rest, unknown = (time.monotonic() - since) * (1 - fraction) / seen, 0
         elif expected is not None:
             rest, unknown = max(expected - spent, 0.0), 0

@@ -7,9 +7,13 @@ import io
 import pytest
 
 import benchmark.progress
+from attacks.engine import run_protocol
+from attacks.soundness.examination import examine
 from benchmark.cells import EvaluationCell, TrainingCell
 from benchmark.estimate import Costs, TimeLeft, format_duration
 from benchmark.progress import Progress
+from tests.soundness_toys import MARGIN, SHAPE, cell, flat_linear
+from tests.toys import batch_for, images
 
 
 def evaluation(defense: str, protocol: str = "standard", n: int = 10) -> EvaluationCell:
@@ -98,6 +102,28 @@ def test_what_was_done_before_an_interruption_says_nothing_about_speed(clock):
     assert "80% square (left: about 40 s)" in stream.getvalue()
     progress.end(cell, "done", seconds=200.0)
     assert costs.seconds(cell) == pytest.approx(200.0)
+
+
+def test_once_all_attacks_have_run_their_speed_says_nothing_about_what_soundness_takes(clock):
+    stream, cell = io.StringIO(), evaluation("A")
+    progress = Progress([cell], Costs(), quiet=False, stream=stream)
+    progress.begin(cell)
+    for clock[0], share in ((1.0, 0.0), (100.0, 1.0)):
+        progress.inside(share, "soundness, probes")
+    assert "100% soundness, probes (left: unknown (1 cell of unknown length))" in stream.getvalue()
+
+
+def test_an_examination_says_which_attack_of_which_stage_is_how_far():
+    model, told = flat_linear(), []
+    batch = batch_for(model, images(8, shape=SHAPE))
+    access, protocol, facts = cell(model, batch, members=(MARGIN,))
+    outcome = run_protocol(access, batch, protocol, facts)
+    examine(access, batch, protocol, facts, outcome, watch=lambda share, text: told.append((share, text)))
+    assert {share for share, _ in told} == {1.0}
+    texts = [text for _, text in told]
+    assert texts[0] == "soundness, probes"
+    inside = [text for text in texts if text.startswith("soundness, convergence: Linf ")]
+    assert inside and all(text.endswith("%") for text in inside) and len(set(inside)) > 1
 
 
 def test_a_failed_cell_teaches_nothing(clock):

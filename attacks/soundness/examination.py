@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from attacks.ball import Ball, ball_for, support_mask
-from attacks.engine import BudgetOutcome, Outcome
+from attacks.engine import BudgetOutcome, Outcome, Watch
 from attacks.journal import Journal
 from attacks.soundness.audit import AUDIT_SAMPLES, audit
 from attacks.soundness.comparisons import Comparisons
@@ -38,8 +37,6 @@ UNDECLARED = frozenset({"stateful", "train-mode", "stochastic-undeclared"})
 CERTAINLY_BROKEN = 0.01
 """Robust score up to which nothing is escalated: a flag can only mean that a number is too high."""
 
-Watch = Callable[[float, str], None]
-
 
 def examine(
     access: Access,
@@ -64,7 +61,7 @@ def examine(
         facts: What its members were chosen by.
         outcome: What it did.
         seed: Seed of the cell's attacks.
-        watch: Told what is running; the cell's own share is 1 by then.
+        watch: Told which stage and attack is running, and how far it is; the cell's own share is 1 by then.
         journal: What the cell has done before it was interrupted; kept up to date.
     """
     main = next((b for b in outcome.budgets if b.budget == facts.ranked_budget), None)
@@ -92,7 +89,9 @@ class _Examination:
             budget=facts.ranked_budget,
             seed=seed,
             journal=journal,
+            watch=lambda share, attack: self._told(1.0, f"{self._stage}: {attack}, {share:.0%}"),
         )
+        self._stage = "soundness"
         self._rows = audit_rows(batch, outcome.clean_scores, access.victim.task.fail_below, AUDIT_SAMPLES)
         mask = support_mask(protocol.threat_model, batch.inputs, batch.targets.get("mask"))
         self._ball: Ball = ball_for(protocol.threat_model, facts.ranked_budget, batch.inputs, support=mask)
@@ -177,7 +176,8 @@ class _Examination:
         )
 
     def _watch(self, text: str) -> None:
-        self._told(1.0, f"soundness: {text}")
+        self._stage = f"soundness, {text}"
+        self._told(1.0, self._stage)
 
     def _notes(self, scores: Tensor) -> tuple[Finding, ...]:
         note = below_constant(self._cell, scores)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from attacks.draws import KeyedRandom
-from attacks.engine import run_protocol
+from attacks.engine import Watch, run_protocol
 from attacks.journal import Journal
 from attacks.judging import SELECTION, judge_scores
 from attacks.member_run import MemberOutcome
@@ -37,6 +37,8 @@ class Cell:
     """Seed of the cell's attacks."""
     journal: Journal | None = None
     """What the cell has done before it was interrupted; kept up to date."""
+    watch: Watch | None = None
+    """Told how far a fresh run is, and which attack runs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +98,8 @@ def run_fresh(
         members=lambda facts, at: members,
     )
     seed = cell.seed + FRESH * (1 + salt)
-    outcome = run_protocol(access, cell.batch.take(rows), protocol, cell.facts, seed=seed, journal=cell.journal)
+    told = {"seed": seed, "watch": cell.watch, "journal": cell.journal}
+    outcome = run_protocol(access, cell.batch.take(rows), protocol, cell.facts, **told)
     result = outcome.budgets[0]
     return FreshRun(
         scores=result.scores,
