@@ -13,6 +13,7 @@ from attacks.pooling import logits_of, probabilities_of
 from attacks.queries import Draws
 from attacks.victim import ModelVictim
 from datasets.batch import Batch
+from datasets.tasks.classification import WEIGHT
 from registry import Randomness
 from results import statistics
 from results.record import Estimate
@@ -67,7 +68,8 @@ def observe(victim: ModelVictim, batch: Batch) -> Observation:
     if mean is not None:
         decoded = task.decode(logits_of(mean, several), batch)
         facts, found["draws32_averaged"] = task.facts(decoded, batch), task.score(decoded, batch)
-    metrics = {name: _estimate(values, batch.groups) for name, values in found.items()}
+    weight = torch.from_numpy(facts[WEIGHT]).to(batch.inputs.device) if WEIGHT in facts else 1.0
+    metrics = {name: _estimate(values * weight, batch.groups) for name, values in found.items()}
     return Observation(facts=facts, predictions=_stacked(singles), metrics=metrics)
 
 

@@ -72,6 +72,11 @@ def defense_obstacle(chain: Sequence[DefenseEntry], spec: DatasetSpec) -> Obstac
                 reason=f"{role}made for {' and '.join(entry.tasks)}, not for {spec.task}",
                 remedy=f"nothing to do, unless you want a defense made for {spec.task}",
             )
+        if spec.multi_label and (entry.one_label or entry.detects or entry.oracle):
+            return Obstacle(
+                reason=f"{role}made for one class an image, and {spec.name} has several labels at once",
+                remedy="nothing to do, unless you want a defense made for several labels",
+            )
         if not any(fnmatchcase(spec.name, pattern) for pattern in entry.datasets):
             return Obstacle(
                 reason=f"{role}declared for {', '.join(entry.datasets)} only",
@@ -101,6 +106,11 @@ def needs_weights(entry: DefenseEntry) -> bool:
 
 def protocol_obstacle(protocol: AttackProtocol, spec: DatasetSpec) -> Obstacle | None:
     """Returns why a protocol does not fit a data set, or None."""
+    if spec.task in protocol.tasks and protocol.one_label and spec.multi_label:
+        return Obstacle(
+            reason=f"the protocol's attacks need one class an image, and {spec.name} has several labels at once",
+            remedy="nothing to do: the other protocols cover it",
+        )
     if spec.task in protocol.tasks:
         return None
     return Obstacle(

@@ -12,6 +12,7 @@ from attacks.member_run import MemberOutcome
 from attacks.victim import ModelVictim
 from benchmark.draw_metrics import Observation, observe
 from datasets.batch import Batch
+from datasets.tasks.classification import WEIGHT
 from registry import DatasetSpec
 from results import statistics
 from results.bootstrap import drawn_images
@@ -39,6 +40,7 @@ class Summary:
         clean = outcome.clean_scores.cpu().numpy()
         found = observe(victim, batch)
         facts = found.facts
+        self._weight = facts.get(WEIGHT)
         self._groups = None if batch.groups is None else batch.groups.cpu().numpy()
         self.samples = {SAMPLE_ID: batch.sample_ids.cpu().numpy(), "clean_score": clean}
         self.samples |= {} if self._groups is None else {GROUP: self._groups}
@@ -78,9 +80,10 @@ class Summary:
         )
 
     def _mean(self, scores: np.ndarray, rows: np.ndarray | slice = slice(None)) -> Estimate:
-        """Returns the mean score of some samples."""
+        """Returns the mean score of some samples, each with its weight."""
         groups = None if self._groups is None else self._groups[rows]
-        return statistics.mean_estimate(scores[rows], statistics.is_binary(scores[rows]), groups)
+        scores = scores[rows] if self._weight is None else (scores * self._weight)[rows]
+        return statistics.mean_estimate(scores, statistics.is_binary(scores), groups)
 
     def _corpus(self, facts: Facts, n: int) -> dict[str, Estimate]:
         """Returns corpus metrics with percentile intervals over resampled images, or groups of them."""
@@ -118,7 +121,7 @@ def _columns(facts: Facts, *, targets: bool = True) -> dict[str, np.ndarray]:
     """Returns facts as flat columns; (N, K) becomes name[0] ... name[K-1]. What is the target's own appears once."""
     columns = {}
     for name, values in facts.items():
-        if name in ("label", "labels", "true") and not targets:
+        if name in ("label", "labels", "true", WEIGHT) and not targets:
             continue
         if values.ndim == 1:
             columns[name] = values
@@ -128,13 +131,10 @@ def _columns(facts: Facts, *, targets: bool = True) -> dict[str, np.ndarray]:
 
 
 def _constant_predictor(facts: Facts) -> float | None:
-    """Returns the score of always answering the most frequent class (multi-label: the most frequent value of each)."""
+    """Returns the score of always answering the most frequent class, of several labels of any constant answer."""
     if "label" in facts:
         return float(np.bincount(facts["label"]).max() / len(facts["label"]))
-    if "labels" in facts:
-        share = facts["labels"].mean(0)
-        return float(np.maximum(share, 1 - share).mean())
-    return None
+    return 0.5 if "labels" in facts else None
 
 
 def member_result(outcome: MemberOutcome) -> MemberResult:

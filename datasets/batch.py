@@ -18,7 +18,8 @@ from registry.errors import InputContractError
 class Batch:
     """Samples, row by row.
 
-    `targets` by task: classification "label" int64 (N,), or multi-label "labels" float32 (N, L);
+    `targets` by task: classification "label" int64 (N,), or multi-label "labels" float32 (N, L)
+    and, where their means are to be balanced, "weights" float32 (N, L), see `label_weights`;
     segmentation "mask" int64 (N, H, W); landmark "points" float32 (N, K, 2) as x, y in pixels;
     detection "boxes" float32 (N, B, 4) as x1, y1, x2, y2 in pixels, "classes" int64 (N, B), "valid" bool (N, B).
     An attack may add "goal", int64 (N,): the class it steers towards.

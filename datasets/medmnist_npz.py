@@ -8,6 +8,7 @@ from datasets.batch import Dataset, Split
 from datasets.file_check import check_file
 from datasets.locate import remedy, require_file
 from datasets.npz_arrays import NpzArrays
+from datasets.tasks.classification import label_weights
 from registry import SPLITS, DatasetSpec
 
 
@@ -18,7 +19,8 @@ def read(spec: DatasetSpec, root: Path) -> Dataset:
     folder can be written; otherwise they are kept in memory as uint8.
 
     Args:
-        spec: One of `datasets.medmnist_info.specs`. Several labels become float32 (N, L), grades plain classes.
+        spec: One of `datasets.medmnist_info.specs`. Several labels become float32 (N, L) and have weights, grades are
+            plain classes.
         root: The data folder.
 
     Raises:
@@ -35,5 +37,7 @@ def read(spec: DatasetSpec, root: Path) -> Dataset:
 
 
 def _split(spec: DatasetSpec, arrays: NpzArrays, name: str) -> Split:
-    targets = {"labels": arrays.labels(name)} if spec.multi_label else {"label": arrays.label(name)}
-    return Split(images=arrays.images(name), targets=targets)
+    if not spec.multi_label:
+        return Split(images=arrays.images(name), targets={"label": arrays.label(name)})
+    labels = arrays.labels(name)
+    return Split(images=arrays.images(name), targets={"labels": labels, "weights": label_weights(labels)})

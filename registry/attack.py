@@ -117,6 +117,8 @@ class AttackProtocol:
     """Families of defenses it is made for; empty for all."""
     randomness: frozenset[Randomness] = frozenset()
     """Kinds of randomness it is made for; empty for all."""
+    one_label: bool = False
+    """Whether its attacks need one class for each image, so that several labels do not do."""
     ranks: bool = False
     """Whether its worst case may rank a row."""
     ranked_budget: Budget | None = None

@@ -9,6 +9,7 @@ from enum import StrEnum
 from registry.errors import InvalidEntryError
 from registry.lazy import Reference, reference_name
 from registry.threat_model import Budget
+from registry.truth import KnownBy, Truth
 
 TWIN = "Undefended"
 """Defense whose model of the same data set and seed is the twin that transfer attacks start from."""
@@ -39,35 +40,6 @@ class Randomness(StrEnum):
     """Noise with a batch axis: every sample has draws of its own."""
     MODEL = "model"
     """Random weights, shared by the whole batch."""
-
-
-class KnownBy(StrEnum):
-    """How the true robust score of a control is known."""
-
-    BASE = "base"
-    """It decides as its base does, but for a few inputs at most, so its robust score is the base's."""
-    CERTIFICATE = "certificate"
-    """Its certificate holds for exactly the robust samples."""
-    ATTACK = "attack"
-    """The lowest score of any attack, one that knows the trick included: an upper bound."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Truth:
-    """What is known of a defense's robust score beside the ranking protocol; it makes the defense a control.
-
-    A control of the family `control-broken` must not be verified far above its truth; any other one is honest and must
-    be verified.
-    """
-
-    known_by: KnownBy
-    """Where the true number comes from."""
-    statement: str
-    """One sentence: what is true of it, and what an evaluation may fall for."""
-
-    def card(self) -> dict[str, str]:
-        """Returns the JSON form that records carry."""
-        return {"known_by": str(self.known_by), "statement": self.statement}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -173,6 +145,8 @@ class DefenseEntry:
     """How it is trained; None when it has no weights of its own."""
     datasets: tuple[str, ...] = ("*",)
     """Patterns of the data sets it is declared for."""
+    one_label: bool = False
+    """Whether it, its training or its certificate needs one class for each image, so that several labels do not do."""
     paper: Paper | None = None
     """Publication."""
     trained_for: Budget | None = None

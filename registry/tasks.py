@@ -23,7 +23,8 @@ BUILT_IN_TASKS = (
     TaskSpec(
         name="classification",
         title="Classification",
-        score="1 if the most likely class is the label, else 0; multi-label: the share of labels that are right.",
+        score="1 if the most likely class is the label, else 0; multi-label: the share of labels that are right, each "
+        "weighted such that the mean is the balanced accuracy averaged over labels.",
         quality="accuracy",
         build="datasets.tasks.classification:build",
         metrics=(BALANCED_ACCURACY, AUROC, REJECTED),

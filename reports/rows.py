@@ -93,6 +93,7 @@ def _row(cells: Sequence[Cell], scores: ContestScores, budget: Budget) -> Row:
     status, reasons = _status(cells, scores, budget)
     lowered_by = own.lowered_by.get(label, ()) if own else ()
     success = _pooled([result.metrics.get("attack_success_rate") for result in results])
+    lowest = scores.success_rate(name, label) if success and lowered_by and everywhere else None
     harm = harm_of(present, results, own if everywhere else None, label)
     metrics = changes([cell.record.clean for cell in present], [_corpus(result.metrics) for result in results])
     return Row(
@@ -103,7 +104,7 @@ def _row(cells: Sequence[Cell], scores: ContestScores, budget: Budget) -> Row:
             [cell.record.clean["clean"] for cell in present], scores.estimate(name, "clean") if everywhere else None
         ),
         robust=pooled,
-        attack_success_rate=scores.success_rate(name, label) if success and lowered_by and everywhere else success,
+        attack_success_rate=lowest or success,
         best_known=_best_known(name, label, scores, pooled),
         lowered_by=lowered_by,
         status=str(status),

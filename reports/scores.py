@@ -18,13 +18,13 @@ from results.best_known import ReadSamples, best_known
 from results.budgets import within
 from results.clusters import codes_of
 from results.record import BudgetResult, Estimate, EvaluationRecord
-from results.sample_table import GROUP, SAMPLE_ID, groups_in, score_column
+from results.sample_table import GROUP, SAMPLE_ID, WEIGHT, groups_in, ranked_scores, score_column
 from results.statistics import as_scores, attack_success_rate, is_binary, mean_estimate, wider
 
 FAIL_BELOW = 0.5
 """A sample is broken when its score is under this, in every task."""
 CLEAN_COLUMN, LABEL_COLUMN = "clean_score", "clean_label"
-KEPT = frozenset({SAMPLE_ID, GROUP, CLEAN_COLUMN, LABEL_COLUMN})
+KEPT = frozenset({SAMPLE_ID, GROUP, WEIGHT, CLEAN_COLUMN, LABEL_COLUMN})
 """Columns of a sample table that reports need, beside those that `FOUND` names."""
 FOUND = ("score_", "member_", "step_")
 """Beginnings of the columns that say how low a score went, who lowered it, and when."""
@@ -46,6 +46,8 @@ class EntrantScores:
     """Class of each sample, (n,); None where there is no such thing, or not one for all seeds."""
     groups: np.ndarray | None
     """Patient, volume or lesion of each sample, (n,); None where nobody knows, or not the same for all seeds."""
+    weighted: bool
+    """Whether scores are times a weight, so that 0.5 says nothing of a sample."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,8 @@ class _Table:
     groups: np.ndarray | None
     scores: dict[str, np.ndarray]
     """Worst scores by the budget's label."""
+    weighted: bool
+    """Whether scores are times a weight, so that 0.5 says nothing of a sample."""
 
 
 class ContestScores:
@@ -115,9 +119,12 @@ class ContestScores:
         return found
 
     def success_rate(self, name: str, label: str) -> Pooled | None:
-        """Returns the attack success rate of the best known scores of a defense at a budget, over its seeds."""
+        """Returns the attack success rate of the best known scores of a defense at a budget, over its seeds.
+
+        None where its tables are lost or a score alone does not say whether a sample is broken.
+        """
         own = self._entrants[name]
-        if own is None:
+        if own is None or own.weighted:
             return None
         pairs = zip(own.clean, own.best_known[label], strict=True)
         return pool_estimates([attack_success_rate(clean, lowest, FAIL_BELOW, own.groups) for clean, lowest in pairs])
@@ -150,6 +157,7 @@ class ContestScores:
             lowered_by=lowered_by,
             labels=_shared([table.labels for table in tables]),
             groups=_shared([table.groups for table in tables]),
+            weighted=any(table.weighted for table in tables),
         )
 
     def _lowest(self, cell: Cell, table: _Table, budget: Budget) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -227,10 +235,11 @@ def _as_table(cell: Cell, frame: pd.DataFrame) -> _Table:
     columns = {budget.label: score_column(index) for index, (budget, _) in enumerate(cell.budgets)}
     return _Table(
         ids=frame[SAMPLE_ID].to_numpy(),
-        clean=as_scores(frame[CLEAN_COLUMN]),
+        clean=as_scores(ranked_scores(frame, CLEAN_COLUMN)),
         labels=frame[LABEL_COLUMN].to_numpy() if LABEL_COLUMN in frame else None,
         groups=groups_in(frame),
-        scores={label: as_scores(frame[column]) for label, column in columns.items()},
+        scores={label: as_scores(ranked_scores(frame, column)) for label, column in columns.items()},
+        weighted=WEIGHT in frame,
     )
 
 

@@ -12,7 +12,7 @@ from registry import Budget, Randomness
 from registry.errors import InputContractError
 from results.budgets import as_budget, budget_index, within
 from results.record import Card, Estimate, EvaluationRecord, RecordStatus
-from results.sample_table import SAMPLE_ID, groups_in, score_column
+from results.sample_table import SAMPLE_ID, groups_in, ranked_scores, score_column
 from results.statistics import is_binary, mean_estimate
 
 ReadSamples = Callable[[EvaluationRecord], pd.DataFrame]
@@ -121,4 +121,5 @@ def _scores_at(record: EvaluationRecord, budget: Budget | Card, samples_of: Read
     if not places:
         return None
     table = samples_of(record).set_index(SAMPLE_ID)
-    return table[[score_column(place) for place in places]].astype(np.float64).min(axis=1)
+    scores = {place: ranked_scores(table, score_column(place)).astype(np.float64) for place in places}
+    return pd.DataFrame(scores).min(axis=1)

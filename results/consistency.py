@@ -10,7 +10,7 @@ import pandas as pd
 from results.adversarials import Adversarials
 from results.budgets import as_budget
 from results.record import Estimate, EvaluationRecord
-from results.sample_table import SAMPLE_ID, groups_in, score_column
+from results.sample_table import SAMPLE_ID, WEIGHT, groups_in, score_column
 from results.statistics import attack_success_rate, is_binary, mean_estimate
 
 CLEAN = "clean_score"
@@ -107,9 +107,10 @@ def _order_problems(record: EvaluationRecord, scores: np.ndarray) -> Iterator[st
 
 def _number_problems(record: EvaluationRecord, table: pd.DataFrame, scores: np.ndarray) -> Iterator[str]:
     stated = [("clean", record.clean.get("clean")), *(("robust", r.metrics.get("robust")) for r in record.budgets)]
-    groups = groups_in(table)
+    groups, weight = groups_in(table), table[WEIGHT].to_numpy(np.float64) if WEIGHT in table else 1.0
     for index, ((name, estimate), row) in enumerate(zip(stated, scores, strict=True)):
         at = f"{name} score" + (f" at budget {index - 1}" if index else "")
+        row = row * weight
         yield from _differs(at, estimate, mean_estimate(row, is_binary(row), groups))
     for index, (result, row) in enumerate(zip(record.budgets, scores[1:], strict=True)):
         if "attack_success_rate" in result.metrics:

@@ -26,6 +26,7 @@ PROTOCOLS.add(
         threat_model=ThreatModel(),
         budgets=(linf(4 / 255), linf(8 / 255)),
         tasks=("classification",),
+        one_label=True,
         members=autoattack_members,
         reference=Paper(
             title="Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free attacks",
@@ -43,6 +44,7 @@ PROTOCOLS.add(
         threat_model=ThreatModel(),
         budgets=(linf(4 / 255), linf(8 / 255)),
         tasks=("classification",),
+        one_label=True,
         members=torchattacks_members,
         reference=Paper(
             title="Torchattacks: a PyTorch repository for adversarial attacks",

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from datasets.batch import Batch
 from datasets.tasks.base import Task
+from datasets.tasks.classification import weighted_share
 from registry.errors import InvalidEntryError
 
 
@@ -26,7 +27,8 @@ class Margin:
     """Largest wrong logit minus the true one; over 0 the prediction is wrong. Exists from 2 classes on.
 
     Multi-label: the mean over labels of the sigmoid of the logit's distance on the wrong side, a smooth share of wrong
-    labels. The mean distance itself has no bound, and an attack would spend eps on labels that are wrong already.
+    labels, each with its weight in the score. The mean distance itself has no bound, and an attack would spend eps on
+    labels that are wrong already.
     Source: Carlini & Wagner 2017, arXiv:1608.04644, section V-B, f6.
     """
 
@@ -36,7 +38,7 @@ class Margin:
     def __call__(self, logits: Tensor, batch: Batch, progress: Tensor) -> Tensor:
         """Returns (N,) from logits (N, classes)."""
         if self._multi_label:
-            return (logits * (1 - 2 * batch.targets["labels"])).sigmoid().mean(1)
+            return weighted_share((logits * (1 - 2 * batch.targets["labels"])).sigmoid(), batch)
         label = batch.targets["label"][:, None]
         true = logits.gather(1, label)[:, 0]
         return logits.scatter(1, label, -torch.inf).amax(1) - true

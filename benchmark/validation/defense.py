@@ -117,6 +117,7 @@ def _few(dataset: Dataset) -> Dataset:
             targets={key: values[rows] for key, values in split.targets.items()},
             context=None if split.context is None else split.context[rows],
             present=None if split.present is None else split.present[rows],
+            groups=None if split.groups is None else split.groups[rows],
         )
     return replace(dataset, splits=splits)
 

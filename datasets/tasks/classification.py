@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -14,6 +15,9 @@ from datasets.batch import Batch
 from datasets.tasks.base import Outputs, Predictions, one_tensor
 from registry import TASKS, DatasetSpec
 from registry.errors import InputContractError, ModelContractError
+
+WEIGHT = "weight"
+"""Fact of a sample of several labels: how much its score counts in the mean; the mean over a whole split is 1."""
 
 
 class Classification:
@@ -74,14 +78,38 @@ class Classification:
         return metrics
 
 
+def label_weights(labels: np.ndarray) -> np.ndarray:
+    """Returns how much each label of each sample counts in the balanced accuracy, averaged over labels.
+
+    A right value counts 1 / (2 s), s being the share of samples with the same value: every label then has balanced
+    accuracy as its mean. A label that has the same value in all samples counts nothing.
+
+    Args:
+        labels: 0 and 1, (N, L): all samples of a split.
+
+    Returns:
+        float32 (N, L); 1 everywhere if no label has both values.
+    Source: Brodersen et al. 2010, "The balanced accuracy and its posterior distribution".
+    """
+    positive = np.asarray(labels, dtype=np.float64).mean(0)
+    both = (positive > 0) & (positive < 1)
+    if not both.any():
+        return np.ones(labels.shape, dtype=np.float32)
+    share = np.where(labels == 1, positive, 1 - positive)
+    return np.where(both, 0.5 / share / both.mean(), 0.0).astype(np.float32)
+
+
 class MultiLabelClassification:
-    """Several labels at once; the score is the share of labels that are right.
+    """Several labels at once; the score is the share of labels that are right, each with its weight.
+
+    With the weights of `label_weights` the mean of scores, each times the mean weight of its sample, is the balanced
+    accuracy averaged over labels, and whatever lowers a score lowers that. Batches without weights count labels alike.
 
     Args:
         n_labels: Number of labels.
     """
 
-    spec = TASKS["classification"]
+    spec = replace(TASKS["classification"], quality="balanced accuracy")
     fail_below = 0.5
     stop_at = 0.0
 
@@ -94,6 +122,11 @@ class MultiLabelClassification:
             raise InputContractError(f'expected targets {{"labels": float32 (N, {self.n_labels})}} of 0 and 1')
         if not torch.isin(labels, torch.tensor([0.0, 1.0], device=labels.device)).all():
             raise InputContractError("multi-label targets must be 0 or 1")
+        weights = batch.targets.get("weights")
+        if weights is not None and (weights.shape != labels.shape or (weights < 0).any() or not weights.any(1).all()):
+            raise InputContractError(
+                f"weights of labels must be at least 0, of shape {tuple(labels.shape)}, and not all 0 for a sample"
+            )
 
     def check_outputs(self, outputs: object, batch: Batch) -> Outputs:
         logits = one_tensor(outputs, batch, f"logits of shape (N, {self.n_labels})")
@@ -110,11 +143,12 @@ class MultiLabelClassification:
         return {"predictions": (outputs > 0).to(torch.float32), "probabilities": outputs.sigmoid()}
 
     def score(self, predictions: Predictions, batch: Batch) -> Tensor:
-        return (predictions["predictions"] == batch.targets["labels"]).to(torch.float32).mean(1)
+        return weighted_share((predictions["predictions"] == batch.targets["labels"]).to(torch.float32), batch)
 
     def facts(self, predictions: Predictions, batch: Batch) -> dict[str, np.ndarray]:
         return {
             "labels": batch.targets["labels"].cpu().numpy().astype(np.uint8),
+            WEIGHT: batch.targets.get("weights", torch.ones_like(batch.targets["labels"])).mean(1).cpu().numpy(),
             "predictions": predictions["predictions"].cpu().numpy().astype(np.uint8),
             "probabilities": predictions["probabilities"].cpu().numpy().astype(np.float32),
         }
@@ -128,6 +162,14 @@ class MultiLabelClassification:
         balanced = [(right[labels[:, k] == 0, k].mean() + right[labels[:, k] == 1, k].mean()) / 2 for k in both]
         areas = [_area(labels[:, k] == 1, probabilities[:, k]) for k in both]
         return {"balanced_accuracy": float(np.mean(balanced)), "auroc": float(np.mean(areas))}
+
+
+def weighted_share(values: Tensor, batch: Batch) -> Tensor:
+    """Returns the mean of (N, L) values over labels, each with its weight in the batch: (N,)."""
+    weights = batch.targets.get("weights")
+    if weights is None:
+        return values.mean(1)
+    return (values * weights).sum(1) / weights.sum(1)
 
 
 def _area(positive: np.ndarray, scores: np.ndarray) -> float:

@@ -13,6 +13,7 @@ DEFENSES.add(
             venue="ICML",
         ),
         tasks=("classification",),
+        one_label=True,
         datasets=("phantom*", "breastmnist"),
         build="defenses.certified.smoothing:build",
         build_options={"sigma": 0.25, "width": 8},

@@ -13,6 +13,7 @@ DEFENSES.add(
             venue="Information Fusion 127:103822",
         ),
         tasks=("classification",),
+        one_label=True,
         build="defenses.purifiers.dgmp:build_told",
         base="Undefended",
         recipe=Recipe(

@@ -13,6 +13,7 @@ DEFENSES.add(
             venue="Information Fusion 127:103822",
         ),
         tasks=("classification",),
+        one_label=True,
         build="defenses.purifiers.dgmp:build_tuned",
         base="Dhar2026DGMPOracle",
         recipe=Recipe(train="defenses.recipes.dgmp:train_told_classifier", options={"epochs": 10, "lr": 5e-4}),

@@ -13,6 +13,7 @@ DEFENSES.add(
             venue="Information Fusion 127:103822",
         ),
         tasks=("classification",),
+        one_label=True,
         build="defenses.purifiers.dgmp:build_tuned",
         base="Dhar2026DGMP",
         recipe=Recipe(train="defenses.recipes.standard:train", options={"epochs": 10, "lr": 5e-4}),

@@ -12,6 +12,7 @@ DEFENSES.add(
             url="https://arxiv.org/abs/1810.12715",
         ),
         tasks=("classification",),
+        one_label=True,
         datasets=("phantom*", "breastmnist"),
         build="defenses.certified.intervals:build",
         recipe=Recipe(

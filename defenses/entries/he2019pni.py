@@ -14,6 +14,7 @@ DEFENSES.add(
             venue="CVPR",
         ),
         tasks=("classification",),
+        one_label=True,
         build="defenses.noise.weight_noise:noisy_weights",
         build_options={"alpha": 0.25},
         recipe=Recipe(

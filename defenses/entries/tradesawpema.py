@@ -12,6 +12,7 @@ DEFENSES.add(
             url="https://arxiv.org/abs/2010.03593",
         ),
         tasks=("classification",),
+        one_label=True,
         build="defenses.architectures.default:build",
         recipe=Recipe(
             train="defenses.recipes.trades:train",

@@ -13,6 +13,7 @@ DEFENSES.add(
             venue="ICLR",
         ),
         tasks=("classification",),
+        one_label=True,
         build="defenses.architectures.default:build",
         recipe=Recipe(
             train="defenses.recipes.mart:train",

@@ -8,7 +8,7 @@ from torch import Tensor
 from datasets.batch import Batch
 from registry.errors import InvalidEntryError
 
-UNTOUCHED = ("label", "labels")
+UNTOUCHED = ("label", "labels", "weights")
 """Targets that do not move with the image."""
 MOVED = ("mask",)
 """Targets (N, H, W) that move with the image."""

@@ -26,6 +26,7 @@ add(
     "Its worst input is known in closed form, so its robust score is exact.",
     recipe=Recipe(train="defenses.recipes.standard:train", options={"epochs": 20, "weight_decay": 0.5}),
     certificate="defenses.certified.closed_form:certify_linear",
+    one_label=True,
 )
 add(
     "ControlConstant",
@@ -35,6 +36,7 @@ add(
     "No input changes its answer: its robust score is the share of that class, and worth nothing.",
     recipe=Recipe(train="defenses.recipes.standard:train", options={"epochs": 4, "lr": 0.05}),
     certificate="defenses.certified.closed_form:certify_constant",
+    one_label=True,
 )
 add(
     "ControlSmallLogits",

@@ -34,6 +34,7 @@ add(
     KnownBy.BASE,
     "The decisions are the undefended model's; float32 tanh is flat, so that no loss has a gradient.",
     build_options={"gain": 100.0},
+    one_label=True,
 )
 add(
     "ControlProbabilities",
@@ -41,6 +42,7 @@ add(
     "probabilities",
     KnownBy.BASE,
     "The decisions are the undefended model's; a second softmax over probabilities saturates.",
+    one_label=True,
 )
 add(
     "ControlVotes",
@@ -50,6 +52,7 @@ add(
     "Copies are half a grey level apart and nearly always agree; counts have no gradient and few levels.",
     build_options={"copies": 5, "sigma": 0.002},
     differentiable=False,
+    one_label=True,
 )
 DEFENSES.add(
     DefenseEntry(
@@ -64,6 +67,7 @@ DEFENSES.add(
             venue="IEEE S&P",
         ),
         tasks=("classification",),
+        one_label=True,
         build="defenses.architectures.default:build",
         build_options={"width": 8},
         recipe=Recipe(train="defenses.recipes.distillation:train", options={"epochs": 20, "temperature": 100.0}),

@@ -53,6 +53,7 @@ add(
         url="https://arxiv.org/abs/2103.14347",
         venue="AAAI",
     ),
+    one_label=True,
 )
 DEFENSES.add(
     DefenseEntry(
