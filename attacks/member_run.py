@@ -94,7 +94,7 @@ class MemberRun:
             attempted=len(alive),
             lowered=int((worst.scores < before).sum()),
             broken=int(((worst.scores < task.fail_below) & ~broken_before).sum()),
-            robust_after=float(worst.scores.mean()) if len(before) else 0.0,
+            robust_after=self.batch.mean(worst.scores),
             errors=len([s for s in self.errors if not worst.finished[s]]),
             violations=self.violations,
             unmoved=len(set(alive[~self.moved[alive]].tolist()) - self.errors),

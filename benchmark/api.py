@@ -13,6 +13,7 @@ from benchmark.assessment import Identity, Subject, assess
 from benchmark.cells import key_digest
 from benchmark.environment import resolve_device
 from benchmark.evaluation_cell import load_dataset
+from benchmark.obstacles import protocol_obstacle
 from datasets.batch import Batch
 from datasets.locate import data_root
 from datasets.tasks.base import task_for
@@ -69,8 +70,8 @@ def evaluate(
     where = resolve_device(device)
     spec, batch, sha256 = _data(dataset, task, class_names, n, data)
     chosen = PROTOCOLS[protocol]
-    if spec.task not in chosen.tasks:
-        raise UserError(f"protocol {protocol} is for {', '.join(chosen.tasks)}, got the task {spec.task}")
+    if obstacle := protocol_obstacle(chosen, spec):
+        raise UserError(f"protocol {protocol}: {obstacle.reason}; choose another one")
     weights = _weights_digest(model)
     subject = Subject(
         model=model.to(where),

@@ -13,7 +13,7 @@ from registry import DefenseEntry, Randomness, resolve
 from results.budgets import as_budget
 from results.certificates import CERTIFIED, MAJORITY, certified_column, check_certificates
 from results.record import EvaluationRecord
-from results.sample_table import groups_in
+from results.sample_design import SampleDesign
 from results.statistics import is_binary, mean_estimate
 
 
@@ -39,9 +39,9 @@ def with_certificates(
     columns = {certified_column(index): row for index, row in enumerate(bounds)}
     samples = samples.assign(**columns)
     stochastic = entry.randomness is not Randomness.NONE
-    groups = groups_in(samples)
+    design = SampleDesign.of(samples)
     results = [
-        replace(result, metrics=result.metrics | _metrics(row, stochastic, groups))
+        replace(result, metrics=result.metrics | _metrics(row, stochastic, design))
         for result, row in zip(record.budgets, bounds, strict=True)
     ]
     record = replace(record, budgets=tuple(results))
@@ -49,8 +49,8 @@ def with_certificates(
     return record, samples
 
 
-def _metrics(bounds: np.ndarray, stochastic: bool, groups: np.ndarray | None) -> dict:
-    found = {CERTIFIED: mean_estimate(bounds, is_binary(bounds), groups)}
+def _metrics(bounds: np.ndarray, stochastic: bool, design: SampleDesign) -> dict:
+    found = {CERTIFIED: mean_estimate(bounds, is_binary(bounds), design)}
     if stochastic:
-        found[MAJORITY] = mean_estimate(bounds > 0.5, True, groups)
+        found[MAJORITY] = mean_estimate(bounds > 0.5, True, design)
     return found

@@ -144,7 +144,7 @@ def _assess(
     victim = ModelVictim(subject.model, subject.task, slots=subject.slots(batch), randomness=subject.randomness, seed=0)
     clean = judge_scores(victim, batch, FINAL)
     points, scores = _worse(victim, batch, points, clean)
-    outcome = _outcome(challenge, subject, clean, scores, points, victim, time.perf_counter() - began)
+    outcome = _outcome(challenge, subject, batch, scores, points, clean, victim, time.perf_counter() - began)
     outcome, adversarials = certify(victim, batch, protocol, outcome, subject.spec.ranked_budget)
     summary = Summary(victim, batch, subject.spec, outcome)
     revisions = _revisions(entry, subject, protocol)
@@ -188,7 +188,9 @@ def _worse(victim: ModelVictim, batch: Batch, points: Tensor, clean: Tensor) -> 
     return chosen, judge_scores(victim, batch.with_inputs(chosen), FINAL)
 
 
-def _outcome(challenge: Challenge, subject: Subject, clean, scores, points, victim, seconds: float) -> Outcome:
+def _outcome(
+    challenge: Challenge, subject: Subject, batch: Batch, scores, points, clean, victim, seconds: float
+) -> Outcome:
     """Returns the submission as if one attack had found it."""
     lower = scores < clean
     broken = lower & (scores < subject.task.fail_below) & (clean >= subject.task.fail_below)
@@ -198,7 +200,7 @@ def _outcome(challenge: Challenge, subject: Subject, clean, scores, points, vict
         attempted=len(clean),
         lowered=int(lower.sum()),
         broken=int(broken.sum()),
-        robust_after=float(scores.mean()),
+        robust_after=batch.mean(scores),
         errors=int(scores.isnan().sum()),
         violations=0,
         unmoved=0,

@@ -12,11 +12,12 @@ from torch import Tensor
 from attacks.pooling import logits_of, probabilities_of
 from attacks.queries import Draws
 from attacks.victim import ModelVictim
+from benchmark.batch_design import design_of
 from datasets.batch import Batch
-from datasets.tasks.classification import WEIGHT
 from registry import Randomness
 from results import statistics
 from results.record import Estimate
+from results.sample_design import SampleDesign
 
 FIRST = 1 << 44
 """Index of the first draw; no search, selection or final score sees these."""
@@ -68,8 +69,7 @@ def observe(victim: ModelVictim, batch: Batch) -> Observation:
     if mean is not None:
         decoded = task.decode(logits_of(mean, several), batch)
         facts, found["draws32_averaged"] = task.facts(decoded, batch), task.score(decoded, batch)
-    weight = torch.from_numpy(facts[WEIGHT]).to(batch.inputs.device) if WEIGHT in facts else 1.0
-    metrics = {name: _estimate(values * weight, batch.groups) for name, values in found.items()}
+    metrics = {name: _estimate(values, design_of(batch)) for name, values in found.items()}
     return Observation(facts=facts, predictions=_stacked(singles), metrics=metrics)
 
 
@@ -77,6 +77,6 @@ def _stacked(facts: Sequence[Mapping[str, np.ndarray]]) -> np.ndarray | None:
     return np.stack([own["prediction"] for own in facts]) if "prediction" in facts[0] else None
 
 
-def _estimate(scores: Tensor, groups: Tensor | None) -> Estimate:
+def _estimate(scores: Tensor, design: SampleDesign) -> Estimate:
     values = scores.cpu().numpy()
-    return statistics.mean_estimate(values, statistics.is_binary(values), None if groups is None else groups.cpu())
+    return statistics.mean_estimate(values, statistics.is_binary(values), design)

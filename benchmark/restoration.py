@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from attacks.engine import Outcome
 from attacks.victim import ModelVictim
+from benchmark.batch_design import design_of
 from benchmark.summary import Summary
 from datasets.batch import Batch
 from results.record import BudgetResult, Estimate
@@ -113,7 +114,7 @@ class Restorer(nn.Module):
 
 
 def _estimate(values: np.ndarray, batch: Batch) -> Estimate:
-    return mean_estimate(values, False, None if batch.groups is None else batch.groups.cpu())
+    return mean_estimate(values, False, design_of(batch).equally())
 
 
 def _images(inputs: Tensor) -> np.ndarray:

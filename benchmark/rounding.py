@@ -9,6 +9,7 @@ from attacks.judging import Judgement, judged
 from attacks.victim import ModelVictim
 from datasets.batch import Batch
 from datasets.tasks.base import Outputs, Task
+from datasets.tasks.classification import weighted_share
 
 ROUNDING = 1e-4
 """Margin of a decision, relative to the usual one, that another device may turn round."""
@@ -26,7 +27,10 @@ def judge_with_doubt(judge: ModelVictim, batch: Batch, judgement: Judgement, usu
 
     def doubtful(outputs: Outputs, rows: Batch, progress: Tensor) -> Tensor:
         margins = decision_margins(outputs, judge.task)
-        return torch.zeros_like(progress) if margins is None else (margins < ROUNDING * usual).to(progress).mean(1)
+        if margins is None:
+            return torch.zeros_like(progress)
+        close = (margins < ROUNDING * usual).to(progress)
+        return weighted_share(close, rows) if hasattr(judge.task, "n_labels") else close.mean(1)
 
     answer = judged(judge, batch, judgement, doubtful)
     return answer.score, answer.objective

@@ -10,14 +10,14 @@ import pandas as pd
 from attacks.engine import BudgetOutcome, Outcome
 from attacks.member_run import MemberOutcome
 from attacks.victim import ModelVictim
+from benchmark.batch_design import design_of
 from benchmark.draw_metrics import Observation, observe
 from datasets.batch import Batch
-from datasets.tasks.classification import WEIGHT
 from registry import DatasetSpec
 from results import statistics
 from results.bootstrap import drawn_images
 from results.record import BudgetResult, Estimate, MemberResult
-from results.sample_table import GROUP, SAMPLE_ID
+from results.sample_table import GROUP, SAMPLE_ID, WEIGHT
 
 Facts = Mapping[str, np.ndarray]
 
@@ -40,10 +40,10 @@ class Summary:
         clean = outcome.clean_scores.cpu().numpy()
         found = observe(victim, batch)
         facts = found.facts
-        self._weight = facts.get(WEIGHT)
-        self._groups = None if batch.groups is None else batch.groups.cpu().numpy()
+        self._design = design_of(batch)
         self.samples = {SAMPLE_ID: batch.sample_ids.cpu().numpy(), "clean_score": clean}
-        self.samples |= {} if self._groups is None else {GROUP: self._groups}
+        self.samples |= {} if self._design.groups is None else {GROUP: self._design.groups}
+        self.samples |= {} if self._design.weights is None else {WEIGHT: self._design.weights}
         self.samples |= {f"clean_{name}": column for name, column in _columns(facts).items()}
         self.clean = {"clean": self._mean(clean)} | self._corpus(facts, len(clean)) | found.metrics
         self.clean_class_recall = self._recalls(facts, clean)
@@ -68,7 +68,7 @@ class Summary:
             f"step_{k}": outcome.step.cpu().numpy(),
         }
         self.samples |= {f"{name}_{k}": column for name, column in _columns(facts, targets=False).items()}
-        success = statistics.attack_success_rate(clean, scores, self._task.fail_below, self._groups)
+        success = statistics.attack_success_rate(clean, scores, self._task.fail_below, self._design)
         metrics = {"robust": self._mean(scores), "attack_success_rate": success} | self._corpus(facts, len(scores))
         return BudgetResult(
             budget=outcome.budget.card(),
@@ -81,14 +81,12 @@ class Summary:
 
     def _mean(self, scores: np.ndarray, rows: np.ndarray | slice = slice(None)) -> Estimate:
         """Returns the mean score of some samples, each with its weight."""
-        groups = None if self._groups is None else self._groups[rows]
-        scores = scores[rows] if self._weight is None else (scores * self._weight)[rows]
-        return statistics.mean_estimate(scores, statistics.is_binary(scores), groups)
+        return statistics.mean_estimate(scores[rows], statistics.is_binary(scores[rows]), self._design.take(rows))
 
     def _corpus(self, facts: Facts, n: int) -> dict[str, Estimate]:
         """Returns corpus metrics with percentile intervals over resampled images, or groups of them."""
         resampled: dict[str, list[float]] = {}
-        for rows in drawn_images(n, CORPUS_RESAMPLES, self._groups):
+        for rows in drawn_images(n, CORPUS_RESAMPLES, self._design):
             for name, value in self._task.corpus_metrics({key: column[rows] for key, column in facts.items()}).items():
                 resampled.setdefault(name, []).append(value)
         estimates = {}
@@ -121,7 +119,7 @@ def _columns(facts: Facts, *, targets: bool = True) -> dict[str, np.ndarray]:
     """Returns facts as flat columns; (N, K) becomes name[0] ... name[K-1]. What is the target's own appears once."""
     columns = {}
     for name, values in facts.items():
-        if name in ("label", "labels", "true", WEIGHT) and not targets:
+        if name in ("label", "labels", "true") and not targets:
             continue
         if values.ndim == 1:
             columns[name] = values

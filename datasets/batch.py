@@ -57,6 +57,19 @@ class Batch:
         """Returns the batch on a device."""
         return self._map(lambda tensor: tensor.to(device))
 
+    @property
+    def weights(self) -> Tensor | None:
+        """float32 (N,): how much the score of each sample counts in a mean, or None where all count alike."""
+        weights = self.targets.get("weights")
+        return None if weights is None else weights.mean(1)
+
+    def mean(self, scores: Tensor) -> float:
+        """Returns the mean of the samples' scores (N,), each with its weight, as boards take it; 0 of none."""
+        if not len(self):
+            return 0.0
+        weights = self.weights
+        return float(scores.mean()) if weights is None else float((scores * weights).sum() / weights.sum())
+
     def with_inputs(self, inputs: Tensor) -> Batch:
         """Returns the same samples with other inputs."""
         return replace(self, inputs=inputs)

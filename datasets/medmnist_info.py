@@ -68,7 +68,7 @@ def read_info(path: Path) -> Mapping[str, Mapping[str, Any]]:
 
 def _spec(name: str, info: Mapping[str, Any], size: int) -> DatasetSpec:
     suffix = "" if size == SIZES[0] else f"_{size}"
-    ordinal = info["task"] == "ordinal-regression"
+    ordinal, several = info["task"] == "ordinal-regression", info["task"].startswith("multi-label")
     classes = [info["label"][str(index)] for index in range(len(info["label"]))]
     return DatasetSpec(
         name=f"{name}{suffix}",
@@ -82,7 +82,8 @@ def _spec(name: str, info: Mapping[str, Any], size: int) -> DatasetSpec:
         reader="datasets.medmnist_npz:read",
         source=Source(filename=f"{name}/{name}{suffix}.npz", md5=info[f"MD5{suffix}"], urls=(info[f"url{suffix}"],)),
         homepage="https://medmnist.com",
-        multi_label=info["task"].startswith("multi-label"),
+        multi_label=several,
+        revision=2 if several else 1,  # since 2 labels have weights
         harmful_confusions=HARMFUL.get(name, ()),
         split_rule=SPLIT_RULES.get(name, "as published, by image 7:1:2"),
         ranked_budget=linf(RANKED_LEVELS.get(name, 4) / 255),

@@ -23,6 +23,7 @@ class DatasetFacts:
     title: str
     task: str
     class_names: tuple[str, ...]
+    multi_label: bool
     n_test: int
     license: str
     citation: str
@@ -153,6 +154,7 @@ def _dataset(card: Card) -> DatasetFacts:
         title=str(card["title"]),
         task=str(card["task"]),
         class_names=classes,
+        multi_label=bool(card.get("multi_label", False)),
         n_test=int(card["splits"]["test"]),
         license=str(card.get("license", "")),
         citation=str(card.get("citation", "")),

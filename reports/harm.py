@@ -11,10 +11,10 @@ from reports.cards import Cell
 from reports.leaderboard import Change
 from reports.pooling import Pooled, pool_estimates, pool_named
 from reports.scores import EntrantScores
-from results.clusters import Groups
 from results.recalls import balanced_mean, mean_of_shares
 from results.record import BudgetResult, Estimate
-from results.statistics import is_binary, mean_estimate
+from results.sample_design import SampleDesign
+from results.statistics import is_binary, mean_estimate, united
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,14 +42,14 @@ def harm_of(cells: Sequence[Cell], results: Sequence[BudgetResult], own: Entrant
         recalls = changes([cell.record.clean_class_recall for cell in cells], [found.class_recall for found in results])
         return Harm(class_recall=recalls, confusions=_confusions(cells[0], {}, recorded), balanced=None)
     lowest = own.best_known[label]
-    before, after = _recalls(own.clean, members, own.groups), _recalls(lowest, members, own.groups)
+    before, after = _recalls(own.clean, members, own.design), _recalls(lowest, members, own.design)
     recalls = {name: Change(clean=before[name], attacked=after[name]) for name in members}
     return Harm(
         class_recall=recalls,
         confusions=_confusions(cells[0], recalls, recorded),
         balanced=Change(
-            clean=_balanced(before, own.clean, members, own.groups),
-            attacked=_balanced(after, lowest, members, own.groups),
+            clean=_balanced(before, own.clean, members, own.design),
+            attacked=_balanced(after, lowest, members, own.design),
         ),
     )
 
@@ -68,23 +68,24 @@ def changes(clean: Sequence[Mapping[str, Estimate]], attacked: Sequence[Mapping[
     return {name: Change(clean=before.get(name), attacked=pooled) for name, pooled in pool_named(attacked).items()}
 
 
-def _recalls(scores: np.ndarray, members: Mapping[str, np.ndarray], groups: Groups) -> dict[str, Pooled]:
+def _recalls(scores: np.ndarray, members: Mapping[str, np.ndarray], design: SampleDesign) -> dict[str, Pooled]:
     """Returns the recall of each class from the scores of all samples, (seeds, n)."""
-    found = {}
-    for name, inside in members.items():
-        together = None if groups is None else groups[inside]
-        found[name] = pool_estimates([mean_estimate(own, is_binary(own), together) for own in scores[:, inside]])
-    return found
+    return {
+        name: pool_estimates([mean_estimate(own, is_binary(own), design.take(inside)) for own in scores[:, inside]])
+        for name, inside in members.items()
+    }
 
 
 def _balanced(
-    recalls: Mapping[str, Pooled], scores: np.ndarray, members: Mapping[str, np.ndarray], groups: Groups
+    recalls: Mapping[str, Pooled], scores: np.ndarray, members: Mapping[str, np.ndarray], design: SampleDesign
 ) -> Pooled:
-    """Returns the mean of the recalls of all classes."""
-    if is_binary(scores):
-        estimate = mean_of_shares([recall.estimate for recall in recalls.values()])
+    """Returns the mean of the recalls of all classes; recalls of classes that share patients are not independent."""
+    shares = mean_of_shares([recall.estimate for recall in recalls.values()]) if is_binary(scores) else None
+    if shares is not None and design.groups is None:
+        estimate = shares
     else:
-        estimate = balanced_mean(scores.mean(axis=0), np.stack(list(members.values())), groups)
+        drawn = balanced_mean(scores.mean(axis=0), np.stack(list(members.values())), design)
+        estimate = drawn if shares is None else united(shares, drawn)
     seeds = np.mean([recall.seeds for recall in recalls.values()], axis=0)
     return Pooled(estimate=estimate, seeds=tuple(seeds.tolist()))
 

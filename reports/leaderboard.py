@@ -16,6 +16,7 @@ from reports.pooling import Pooled, PooledMember
 from reports.selection import SetAside
 from reports.survivors import Survivors
 from results.record import Flag
+from results.sample_design import INDEPENDENT, SampleDesign
 
 BALANCED = "balanced_accuracy"
 """Name of the corpus metric that stands beside the accuracy: the mean of the class recalls."""
@@ -178,8 +179,8 @@ class Leaderboard:
     """Score of always answering the majority class; classification only."""
     ranked_scores: Mapping[str, np.ndarray] = field(default_factory=dict, compare=False, repr=False)
     """Lowest known scores of each ranked row, (seeds, n), all over the same samples, by defense."""
-    groups: np.ndarray | None = field(default=None, compare=False, repr=False)
-    """Patient, volume or lesion of each of those samples, (n,); None where nobody knows or each has one of its own."""
+    design: SampleDesign = field(default=INDEPENDENT, compare=False, repr=False)
+    """Which of those samples belong together, and how much each counts."""
 
     @property
     def ranks(self) -> bool:

@@ -30,5 +30,5 @@ def mean_ranks(boards: Iterable[Leaderboard]) -> dict[str, float]:
 def _ranks(board: Leaderboard, compared: Sequence[str]) -> dict[str, int]:
     if len(compared) == len(board.ranked):
         return {row.defense.name: row.rank for row in board.ranked}
-    places = tie_groups({name: board.ranked_scores[name] for name in compared}, board.groups)
+    places = tie_groups({name: board.ranked_scores[name] for name in compared}, board.design)
     return {name: place.rank for name, place in places.items()}

@@ -164,7 +164,7 @@ def _task_summary(name: str, boards: list[Leaderboard]) -> dict[str, object]:
     summaries = [_summary(board) for board in boards]
     return {
         "title": task_spec(name).title,
-        "quality": task_spec(name).quality,
+        "quality": " or ".join(dict.fromkeys(board.quality for board in boards)),
         "summaries": summaries,
         "matrix": _matrix(boards),
         "below": any(item["best"] and item["best"][0]["row"].below_constant for item in summaries),

@@ -9,8 +9,8 @@ from statistics import fmean
 import numpy as np
 
 from results.bootstrap import resampled_means
-from results.clusters import Groups
 from results.record import BudgetResult, Estimate
+from results.sample_design import INDEPENDENT, SampleDesign
 from results.statistics import ALPHA
 
 
@@ -73,18 +73,18 @@ def pool_scores(estimates: Sequence[Estimate], interval: Estimate | None) -> Poo
     return Pooled(estimate=interval, seeds=tuple(estimate.value for estimate in estimates))
 
 
-def mean_estimates(scores: Sequence[np.ndarray], groups: Groups = None) -> list[Estimate]:
+def mean_estimates(scores: Sequence[np.ndarray], design: SampleDesign = INDEPENDENT) -> list[Estimate]:
     """Returns mean and 95 % interval of each vector, as `results.statistics.mean_estimate`, for all in one bootstrap.
 
     Args:
         scores: Vectors of graded scores over the same samples, each (n,).
-        groups: Which patient, volume or lesion each sample belongs to, (n,).
+        design: Which samples belong together, and how much each counts.
     """
     if not scores:
         return []
     matrix = np.stack(scores).astype(np.float64)
-    low, high = np.quantile(resampled_means(matrix, groups=groups), [ALPHA / 2, 1 - ALPHA / 2], axis=0)
-    values = matrix.mean(axis=1)
+    low, high = np.quantile(resampled_means(matrix, design=design), [ALPHA / 2, 1 - ALPHA / 2], axis=0)
+    values = np.average(matrix, axis=1, weights=design.weights)
     ends = zip(values, np.minimum(low, values), np.maximum(high, values), strict=True)
     n = matrix.shape[1]
     return [Estimate(value=float(value), low=float(lo), high=float(hi), n=n) for value, lo, hi in ends]

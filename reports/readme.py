@@ -55,8 +55,8 @@ def _tables(rows: Iterable[Row]) -> str:
 
 
 def _table(title: str, rows: list[Row], smaller: Mapping[tuple[str, str], Row]) -> str:
-    label, graded = rows[0]["threat_model"]["label"], rows[0]["quality"] != "accuracy"
-    quality = "Dice" if graded else "accuracy"
+    label, quality = rows[0]["threat_model"]["label"], rows[0]["quality"]
+    graded = quality != "accuracy"
     heads = [f"{title} (n {max(row['n'] for row in rows)}), {quality} in %", "seeds", "clean", f"robust at {label}"]
     heads += ["95 % interval", f"at {SMALLER}", *([] if graded else ["balanced, clean → robust"]), "status"]
     lines = [_line(heads), _line(["---"] * len(heads))]
@@ -70,10 +70,10 @@ def _table(title: str, rows: list[Row], smaller: Mapping[tuple[str, str], Row]) 
     constant = rows[0]["constant_predictor"]
     if constant is not None:
         share = _percent(constant)
-        always = ["*always the most frequent class*", "", share, share, "", share, *([] if graded else ["50.0 → 50.0"])]
-        classes = len(DATASETS[rows[0]["dataset"]].class_names)
-        always[-1] = always[-1].replace("50.0", _percent(1 / classes))
-        lines.append(_line([*always, ""]))
+        chance = _percent(1 / len(DATASETS[rows[0]["dataset"]].class_names))
+        name = "*any constant answer*" if graded else "*always the most frequent class*"
+        balanced = [] if graded else [f"{chance} → {chance}"]
+        lines.append(_line([name, "", share, share, "", share, *balanced, ""]))
     return "\n".join(lines) + "\n"
 
 

@@ -18,8 +18,8 @@ from reports.selection import Contest
 from reports.survivors import survivors_of
 from reports.weights import trained_for
 from results.certificates import CERTIFIED, MAJORITY
-from results.clusters import Groups
 from results.record import BudgetResult, Estimate
+from results.sample_design import SampleDesign
 from results.statistics import tie_groups
 from results.verdict import CERTAINLY_BROKEN, VerdictStatus, verdict
 
@@ -52,12 +52,12 @@ def build_board(contest: Contest, scores: ContestScores, budget: Budget) -> Lead
         budget=budget,
         quality=newest.record.quality,
         protocols=tuple(sorted({cell.protocol for cell in contest.cells})),
-        rows=_in_order(_ranked(rows, vectors, scores.groups)),
+        rows=_in_order(_ranked(rows, vectors, scores.design)),
         failures=tuple(_failure(cell) for cell in contest.failures),
         n=len(scores.sample_ids) or max((row.n for row in rows), default=0),
         constant_predictor=_constant(contest, scores),
         ranked_scores=vectors,
-        groups=scores.groups,
+        design=scores.design,
     )
 
 
@@ -93,7 +93,6 @@ def _row(cells: Sequence[Cell], scores: ContestScores, budget: Budget) -> Row:
     status, reasons = _status(cells, scores, budget)
     lowered_by = own.lowered_by.get(label, ()) if own else ()
     success = _pooled([result.metrics.get("attack_success_rate") for result in results])
-    lowest = scores.success_rate(name, label) if success and lowered_by and everywhere else None
     harm = harm_of(present, results, own if everywhere else None, label)
     metrics = changes([cell.record.clean for cell in present], [_corpus(result.metrics) for result in results])
     return Row(
@@ -104,7 +103,7 @@ def _row(cells: Sequence[Cell], scores: ContestScores, budget: Budget) -> Row:
             [cell.record.clean["clean"] for cell in present], scores.estimate(name, "clean") if everywhere else None
         ),
         robust=pooled,
-        attack_success_rate=lowest or success,
+        attack_success_rate=scores.success_rate(name, label) if success and lowered_by and everywhere else success,
         best_known=_best_known(name, label, scores, pooled),
         lowered_by=lowered_by,
         status=str(status),
@@ -144,7 +143,8 @@ def _best_known(name: str, label: str, scores: ContestScores, robust: Pooled) ->
     estimate = scores.estimate(name, "best_known", label)
     if own is None or estimate is None or not own.lowered_by.get(label):
         return robust
-    return Pooled(estimate=estimate, seeds=tuple(float(value) for value in own.best_known[label].mean(axis=1)))
+    seeds = np.average(own.best_known[label], axis=1, weights=own.design.weights)
+    return Pooled(estimate=estimate, seeds=tuple(seeds.tolist()))
 
 
 def _pooled(estimates: Sequence[Estimate | None]) -> Pooled | None:
@@ -203,15 +203,15 @@ def _mark(row: Row) -> Row:
     return replace(row, below_constant=constant is not None and row.standing.estimate.high < constant)
 
 
-def _ranked(rows: Sequence[Row], vectors: Mapping[str, np.ndarray], groups: Groups) -> list[Row]:
+def _ranked(rows: Sequence[Row], vectors: Mapping[str, np.ndarray], design: SampleDesign) -> list[Row]:
     """Gives a rank to every verified row of an entry that may rank, by paired tests over the same samples.
 
     Args:
         rows: All rows of a board.
         vectors: Scores of those that may rank, by defense.
-        groups: Patient, volume or lesion of each sample.
+        design: Which samples belong together, and how much each counts.
     """
-    places = tie_groups(vectors, groups) if vectors else {}
+    places = tie_groups(vectors, design) if vectors else {}
     judged = []
     for row in rows:
         place = places.get(row.defense.name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -16,10 +16,10 @@ from reports.pooling import Pooled, mean_estimates, pool_estimates
 from reports.selection import Contest
 from results.best_known import ReadSamples, best_known
 from results.budgets import within
-from results.clusters import codes_of
 from results.record import BudgetResult, Estimate, EvaluationRecord
-from results.sample_table import GROUP, SAMPLE_ID, WEIGHT, groups_in, ranked_scores, score_column
-from results.statistics import as_scores, attack_success_rate, is_binary, mean_estimate, wider
+from results.sample_design import SampleDesign
+from results.sample_table import GROUP, SAMPLE_ID, WEIGHT, score_column
+from results.statistics import as_scores, attack_success_rate, is_binary, mean_estimate, united
 
 FAIL_BELOW = 0.5
 """A sample is broken when its score is under this, in every task."""
@@ -44,10 +44,8 @@ class EntrantScores:
     """Protocols that lowered some sample below the ranking protocol's score, by the budget's label."""
     labels: np.ndarray | None
     """Class of each sample, (n,); None where there is no such thing, or not one for all seeds."""
-    groups: np.ndarray | None
-    """Patient, volume or lesion of each sample, (n,); None where nobody knows, or not the same for all seeds."""
-    weighted: bool
-    """Whether scores are times a weight, so that 0.5 says nothing of a sample."""
+    design: SampleDesign
+    """Which samples belong together, and how much each counts, as far as all seeds agree."""
 
 
 @dataclass(frozen=True)
@@ -57,11 +55,9 @@ class _Table:
     ids: np.ndarray
     clean: np.ndarray
     labels: np.ndarray | None
-    groups: np.ndarray | None
+    design: SampleDesign
     scores: dict[str, np.ndarray]
     """Worst scores by the budget's label."""
-    weighted: bool
-    """Whether scores are times a weight, so that 0.5 says nothing of a sample."""
 
 
 class ContestScores:
@@ -84,8 +80,10 @@ class ContestScores:
         self._entrants = {name: self._entrant(cells) for name, cells in contest.entrants.items()}
         self.sample_ids = _most_complete(self._entrants.values())
         """Samples of a full row, sorted."""
-        self.groups = self._groups()
-        """Number of the patient, volume or lesion of each of those samples, (n,), or None where a full row lacks it."""
+        full = {name: found for name, found in self._entrants.items() if self.complete(name)}
+        self.design = _common_design([found.design for found in full.values()])
+        """Which of those samples belong together, and how much each counts."""
+        self._entrants |= {name: replace(found, design=self.design) for name, found in full.items()}
         self._estimates = self._estimate_all()
 
     def of(self, name: str) -> EntrantScores | None:
@@ -119,15 +117,12 @@ class ContestScores:
         return found
 
     def success_rate(self, name: str, label: str) -> Pooled | None:
-        """Returns the attack success rate of the best known scores of a defense at a budget, over its seeds.
-
-        None where its tables are lost or a score alone does not say whether a sample is broken.
-        """
+        """Returns the attack success rate of the best known scores of a defense at a budget, over its seeds."""
         own = self._entrants[name]
-        if own is None or own.weighted:
+        if own is None:
             return None
         pairs = zip(own.clean, own.best_known[label], strict=True)
-        return pool_estimates([attack_success_rate(clean, lowest, FAIL_BELOW, own.groups) for clean, lowest in pairs])
+        return pool_estimates([attack_success_rate(clean, lowest, FAIL_BELOW, own.design) for clean, lowest in pairs])
 
     def estimate(self, name: str, kind: str, budget: str = "") -> Estimate | None:
         """Returns mean and interval of the per-sample means over seeds, or None where the row is not complete.
@@ -156,8 +151,7 @@ class ContestScores:
             best_known=best,
             lowered_by=lowered_by,
             labels=_shared([table.labels for table in tables]),
-            groups=_shared([table.groups for table in tables]),
-            weighted=any(table.weighted for table in tables),
+            design=_common_design([table.design for table in tables]),
         )
 
     def _lowest(self, cell: Cell, table: _Table, budget: Budget) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -198,25 +192,21 @@ class ContestScores:
             self._frames_read[record.key] = frame if ascending else frame.sort_values(SAMPLE_ID, ignore_index=True)
         return self._frames_read[record.key]
 
-    def _groups(self) -> np.ndarray | None:
-        full = [self._entrants[name].groups for name in self._entrants if self.complete(name)]
-        return codes_of(_shared(full), len(self.sample_ids)) if full else None
-
     def _estimate_all(self) -> dict[tuple[str, str, str], Estimate]:
         """Returns the interval of every pooled score; graded ones share one bootstrap, which is what takes time.
 
         A bootstrap of few broken or few surviving samples ends too early, and where all seeds have 0/1 scores Wilson's
-        interval does not: the mean of the seeds' ends is taken where that is wider.
+        interval does not: the mean of the seeds' ends counts as well.
         """
         matrices = self._matrices()
         vectors = {key: scores.mean(axis=0) for key, scores in matrices.items()}
         graded = {key: vector for key, vector in vectors.items() if not is_binary(vector)}
-        groups = self.groups
-        found = {key: mean_estimate(v, True, groups) for key, v in vectors.items() if key not in graded}
-        for key, estimate in zip(graded, mean_estimates(list(graded.values()), groups), strict=True):
+        design = self.design
+        found = {key: mean_estimate(v, True, design) for key, v in vectors.items() if key not in graded}
+        for key, estimate in zip(graded, mean_estimates(list(graded.values()), design), strict=True):
             scores = matrices[key]
-            shares = [mean_estimate(own, True, groups) for own in scores] if is_binary(scores) else []
-            found[key] = wider(estimate, pool_estimates(shares).estimate) if shares else estimate
+            shares = [mean_estimate(own, True, design) for own in scores] if is_binary(scores) else []
+            found[key] = united(estimate, pool_estimates(shares).estimate) if shares else estimate
         return found
 
     def _matrices(self) -> dict[tuple[str, str, str], np.ndarray]:
@@ -235,18 +225,24 @@ def _as_table(cell: Cell, frame: pd.DataFrame) -> _Table:
     columns = {budget.label: score_column(index) for index, (budget, _) in enumerate(cell.budgets)}
     return _Table(
         ids=frame[SAMPLE_ID].to_numpy(),
-        clean=as_scores(ranked_scores(frame, CLEAN_COLUMN)),
+        clean=as_scores(frame[CLEAN_COLUMN]),
         labels=frame[LABEL_COLUMN].to_numpy() if LABEL_COLUMN in frame else None,
-        groups=groups_in(frame),
-        scores={label: as_scores(ranked_scores(frame, column)) for label, column in columns.items()},
-        weighted=WEIGHT in frame,
+        design=SampleDesign.of(frame),
+        scores={label: as_scores(frame[column]) for label, column in columns.items()},
     )
 
 
 def _shared(labels: Sequence[np.ndarray | None]) -> np.ndarray | None:
-    """Returns the labels or groups that all tables share, or None."""
+    """Returns the labels that all tables share, or None."""
     first = labels[0]
     return first if first is not None and all(np.array_equal(first, other) for other in labels) else None
+
+
+def _common_design(designs: Sequence[SampleDesign]) -> SampleDesign:
+    """Returns the design of the same samples in several tables; older ones do not tell of groups, and others do."""
+    groups = [design.groups for design in designs if design.groups is not None]
+    weights = [design.weights for design in designs if design.weights is not None]
+    return SampleDesign(groups=_shared(groups) if groups else None, weights=_shared(weights) if weights else None)
 
 
 def _weights(cell: Cell) -> tuple[str, str | None]:

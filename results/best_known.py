@@ -12,7 +12,8 @@ from registry import Budget, Randomness
 from registry.errors import InputContractError
 from results.budgets import as_budget, budget_index, within
 from results.record import Card, Estimate, EvaluationRecord, RecordStatus
-from results.sample_table import SAMPLE_ID, groups_in, ranked_scores, score_column
+from results.sample_design import SampleDesign
+from results.sample_table import SAMPLE_ID, score_column
 from results.statistics import is_binary, mean_estimate
 
 ReadSamples = Callable[[EvaluationRecord], pd.DataFrame]
@@ -78,7 +79,7 @@ def best_known(
         if together.mean() < lowest.mean():
             lowest, lowered_by = together, {name}
     scores = lowest.to_numpy()
-    estimate = mean_estimate(scores, is_binary(scores), groups_in(samples_of(record)))
+    estimate = mean_estimate(scores, is_binary(scores), SampleDesign.of(samples_of(record)))
     return BestKnown(estimate=estimate, scores=scores, lowered_by=tuple(sorted(lowered_by)))
 
 
@@ -121,5 +122,4 @@ def _scores_at(record: EvaluationRecord, budget: Budget | Card, samples_of: Read
     if not places:
         return None
     table = samples_of(record).set_index(SAMPLE_ID)
-    scores = {place: ranked_scores(table, score_column(place)).astype(np.float64) for place in places}
-    return pd.DataFrame(scores).min(axis=1)
+    return table[[score_column(place) for place in places]].astype(np.float64).min(axis=1)

@@ -10,7 +10,8 @@ import pandas as pd
 from results.adversarials import Adversarials
 from results.budgets import as_budget
 from results.record import Estimate, EvaluationRecord
-from results.sample_table import SAMPLE_ID, WEIGHT, groups_in, score_column
+from results.sample_design import SampleDesign
+from results.sample_table import SAMPLE_ID, score_column
 from results.statistics import attack_success_rate, is_binary, mean_estimate
 
 CLEAN = "clean_score"
@@ -107,14 +108,13 @@ def _order_problems(record: EvaluationRecord, scores: np.ndarray) -> Iterator[st
 
 def _number_problems(record: EvaluationRecord, table: pd.DataFrame, scores: np.ndarray) -> Iterator[str]:
     stated = [("clean", record.clean.get("clean")), *(("robust", r.metrics.get("robust")) for r in record.budgets)]
-    groups, weight = groups_in(table), table[WEIGHT].to_numpy(np.float64) if WEIGHT in table else 1.0
+    design = SampleDesign.of(table)
     for index, ((name, estimate), row) in enumerate(zip(stated, scores, strict=True)):
         at = f"{name} score" + (f" at budget {index - 1}" if index else "")
-        row = row * weight
-        yield from _differs(at, estimate, mean_estimate(row, is_binary(row), groups))
+        yield from _differs(at, estimate, mean_estimate(row, is_binary(row), design))
     for index, (result, row) in enumerate(zip(record.budgets, scores[1:], strict=True)):
         if "attack_success_rate" in result.metrics:
-            found = attack_success_rate(scores[0], row, FAIL_BELOW, groups)
+            found = attack_success_rate(scores[0], row, FAIL_BELOW, design)
             yield from _differs(f"attack success rate at budget {index}", result.metrics["attack_success_rate"], found)
         for name, estimate in result.class_recall.items():
             try:
@@ -122,7 +122,7 @@ def _number_problems(record: EvaluationRecord, table: pd.DataFrame, scores: np.n
             except (KeyError, ValueError):
                 yield f"recall of {name} at budget {index}, a class without samples"
                 continue
-            found = mean_estimate(row[members], is_binary(row[members]), None if groups is None else groups[members])
+            found = mean_estimate(row[members], is_binary(row[members]), design.take(members))
             yield from _differs(f"recall of {name} at budget {index}", estimate, found)
 
 

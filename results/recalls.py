@@ -8,8 +8,8 @@ import numpy as np
 
 from registry.errors import InputContractError
 from results.bootstrap import RESAMPLES, resampled_means
-from results.clusters import Groups
 from results.record import Estimate
+from results.sample_design import INDEPENDENT, SampleDesign
 from results.statistics import ALPHA, as_scores
 
 
@@ -17,7 +17,7 @@ def mean_of_shares(shares: Sequence[Estimate]) -> Estimate:
     """Returns the mean of independent shares; their 95 % intervals are combined by MOVER, n is the sum.
 
     Args:
-        shares: At least one, each with Wilson's interval.
+        shares: At least one, each with its interval.
 
     Raises:
         InputContractError: There is none.
@@ -33,7 +33,7 @@ def mean_of_shares(shares: Sequence[Estimate]) -> Estimate:
     return Estimate(value=value, low=value - below, high=value + above, n=sum(share.n for share in shares))
 
 
-def balanced_mean(scores: np.ndarray, members: np.ndarray, groups: Groups = None) -> Estimate:
+def balanced_mean(scores: np.ndarray, members: np.ndarray, design: SampleDesign = INDEPENDENT) -> Estimate:
     """Returns the mean over classes of the mean graded score in each, with a percentile bootstrap over all images.
 
     A class that a resample misses does not count in it.
@@ -41,7 +41,7 @@ def balanced_mean(scores: np.ndarray, members: np.ndarray, groups: Groups = None
     Args:
         scores: One score per sample, (N,).
         members: bool (K, N): the samples of each class, at least one in each.
-        groups: Which patient, volume or lesion each sample belongs to, (N,).
+        design: Which samples belong together.
 
     Raises:
         InputContractError: A class has no sample, or a score is not finite.
@@ -49,7 +49,7 @@ def balanced_mean(scores: np.ndarray, members: np.ndarray, groups: Groups = None
     vector, inside = as_scores(scores), np.asarray(members, dtype=bool)
     if not inside.size or not inside.any(axis=1).all():
         raise InputContractError("expected samples in each class")
-    means = resampled_means(np.concatenate([inside * vector, inside]).astype(np.float64), RESAMPLES, groups)
+    means = resampled_means(np.concatenate([inside * vector, inside]).astype(np.float64), RESAMPLES, design)
     sums, sizes = np.split(means, 2, axis=1)
     resampled = np.nanmean(np.divide(sums, sizes, out=np.full_like(sums, np.nan), where=sizes > 0), axis=1)
     low, high = np.quantile(resampled, [ALPHA / 2, 1 - ALPHA / 2])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,18 +20,8 @@ Tables of data sets where that is not known lack it.
 """
 
 
-WEIGHT = "clean_weight"
+WEIGHT = "weight"
 """Column of how much a sample's score counts in means, in tables of several labels; elsewhere all count alike."""
-
-
-def ranked_scores(samples: pd.DataFrame, column: str) -> pd.Series:
-    """Returns what the means of boards are taken over: a column of scores, each times its weight."""
-    return samples[column] * samples[WEIGHT] if WEIGHT in samples else samples[column]
-
-
-def groups_in(samples: pd.DataFrame) -> np.ndarray | None:
-    """Returns the group of each row, (N,), or None where the table does not say."""
-    return samples[GROUP].to_numpy() if GROUP in samples else None
 
 
 def score_column(budget_index: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from itertools import combinations, permutations
 from typing import NamedTuple
@@ -16,12 +17,14 @@ from statsmodels.stats.proportion import proportion_confint
 
 from registry.errors import InputContractError
 from results.bootstrap import resampled_means
-from results.clusters import Groups, codes_of, group_sums
 from results.record import Estimate
+from results.sample_design import INDEPENDENT, SampleDesign
 from results.sign_flips import RESAMPLES, exact_p_values, flipped_sums, sampled_p_values
 
 ALPHA = 0.05
 """One minus the coverage of intervals; level of the tests behind ranks."""
+FEW_GROUPS = 10
+"""Groups with a sample of the rarer kind: fewer do not show how much the samples of a group resemble each other."""
 
 
 class Standing(NamedTuple):
@@ -56,16 +59,17 @@ def is_binary(scores: ArrayLike) -> bool:
     return bool(((values == 0) | (values == 1)).all())
 
 
-def mean_estimate(scores: ArrayLike, binary: bool, groups: Groups = None) -> Estimate:
+def mean_estimate(scores: ArrayLike, binary: bool, design: SampleDesign = INDEPENDENT) -> Estimate:
     """Returns the mean with its 95 % interval over images.
 
     Wilson's interval for 0/1 scores; otherwise the percentile bootstrap over images, 2000 resamples of a fixed seed.
-    Where images belong together the bootstrap draws whole groups; 0/1 scores then have the wider of both intervals.
+    Where images belong together the bootstrap draws whole groups, and 0/1 scores have both: the bootstrap, and Wilson's
+    interval for as many images as would say as much if they were independent.
 
     Args:
         scores: One number per sample, (N,); N = 0 gives 0 with the interval [0, 1].
         binary: Whether all scores are 0 or 1.
-        groups: Which patient, volume or lesion each sample belongs to, (N,).
+        design: Which samples belong together, and how much each counts; 0/1 scores of unequal weight are graded.
 
     Raises:
         InputContractError: A score is not finite, or `binary` scores hold something between 0 and 1.
@@ -73,19 +77,43 @@ def mean_estimate(scores: ArrayLike, binary: bool, groups: Groups = None) -> Est
     vector = as_scores(scores)
     if binary and not is_binary(vector):
         raise InputContractError("expected scores of 0 and 1, got others; pass binary=False for graded scores")
-    codes = codes_of(groups, len(vector))
+    codes, binary = design.codes(len(vector)), binary and design.weights is None
     if not len(vector) or (binary and codes is None):
         return proportion(int(vector.sum()), len(vector))
-    low, high = np.quantile(resampled_means(vector[None], groups=codes)[:, 0], [ALPHA / 2, 1 - ALPHA / 2])
-    value = float(vector.mean())
+    if codes is not None and not codes.any():  # one group says nothing of others: its images must do
+        return mean_estimate(vector, binary, SampleDesign(weights=design.weights))
+    value = float(np.average(vector, weights=design.weights))
+    means = resampled_means(vector[None], design=design)[:, 0]
+    low, high = np.quantile(means, [ALPHA / 2, 1 - ALPHA / 2])
     found = Estimate(value=value, low=min(float(low), value), high=max(float(high), value), n=len(vector))
-    return wider(proportion(int(vector.sum()), len(vector)), found) if binary else found
+    return united(found, _share_of_groups(vector, codes, float(means.var()))) if binary else found
 
 
-def wider(one: Estimate, other: Estimate) -> Estimate:
-    """Returns the first estimate with the wider of both intervals."""
-    found = max(one, other, key=lambda estimate: estimate.high - estimate.low)
-    return Estimate(value=one.value, low=min(found.low, one.value), high=max(found.high, one.value), n=one.n)
+def _share_of_groups(vector: np.ndarray, codes: np.ndarray, variance: float) -> Estimate:
+    """Returns Wilson's interval of a share for the number of independent images that say as much.
+
+    That number is n over the design effect, the bootstrap's variance over the binomial one. Where fewer than
+    `FEW_GROUPS` hold a sample of the rarer kind, a variance says little: the number is that of the groups.
+
+    Args:
+        vector: Scores of 0 and 1, (N,).
+        codes: The group of each, 0 to G - 1.
+        variance: Of the mean, from a bootstrap that draws groups.
+    Source: Kish 1965, "Survey Sampling"; Korn and Graubard 1998, "Confidence intervals for proportions with small
+        expected number of positive counts estimated from survey data".
+    """
+    n, groups, share = len(vector), int(codes.max()) + 1, float(vector.mean())
+    rarer = vector if share <= 0.5 else 1 - vector
+    mixed = len(np.unique(codes[rarer > 0]))
+    effect = variance * n / (share * (1 - share)) if 0 < share < 1 else np.inf
+    effective = groups if mixed < FEW_GROUPS else min(float(n), max(float(groups), n / effect))
+    low, high = proportion_confint(share * effective, effective, alpha=ALPHA, method="wilson")
+    return Estimate(value=share, low=min(float(low), share), high=max(float(high), share), n=n)
+
+
+def united(one: Estimate, other: Estimate) -> Estimate:
+    """Returns the first estimate with an interval that holds both."""
+    return replace(one, low=min(one.low, other.low), high=max(one.high, other.high))
 
 
 @lru_cache(maxsize=100_000)
@@ -122,14 +150,16 @@ def worst_case(scores: Sequence[ArrayLike]) -> np.ndarray:
     return np.minimum.reduce(vectors)
 
 
-def attack_success_rate(clean: ArrayLike, adversarial: ArrayLike, fail_below: float, groups: Groups = None) -> Estimate:
+def attack_success_rate(
+    clean: ArrayLike, adversarial: ArrayLike, fail_below: float, design: SampleDesign = INDEPENDENT
+) -> Estimate:
     """Returns the share of eligible samples that an attack brings below `fail_below`.
 
     Args:
         clean: Scores on unchanged inputs, (N,); samples under `fail_below` were broken before and are not eligible.
         adversarial: Scores under attack, (N,).
         fail_below: A sample is broken when its score is under this.
-        groups: Which patient, volume or lesion each sample belongs to, (N,).
+        design: Which samples belong together; all count alike.
 
     Raises:
         InputContractError: The vectors' lengths differ, or a score is not finite.
@@ -137,10 +167,10 @@ def attack_success_rate(clean: ArrayLike, adversarial: ArrayLike, fail_below: fl
     lowest = worst_case([clean, adversarial])
     eligible = as_scores(clean) >= fail_below
     broken = lowest[eligible] < fail_below
-    return mean_estimate(broken, True, None if groups is None else np.asarray(groups)[eligible])
+    return mean_estimate(broken, True, design.equally().take(eligible))
 
 
-def paired_p_value(a: ArrayLike, b: ArrayLike, groups: Groups = None) -> float:
+def paired_p_value(a: ArrayLike, b: ArrayLike, design: SampleDesign = INDEPENDENT) -> float:
     """Returns the one-sided p value against "a is not better than b" over the same images.
 
     One vector of 0/1 scores on each side: the exact McNemar test. Otherwise the sign-flip test, of which that is a
@@ -151,16 +181,16 @@ def paired_p_value(a: ArrayLike, b: ArrayLike, groups: Groups = None) -> float:
     Args:
         a: Scores of one row, (N,) or (seeds, N).
         b: Scores of the other, (N,) or (seeds, N); the number of seeds may differ.
-        groups: Which patient, volume or lesion each sample belongs to, (N,).
+        design: Which samples belong together, and how much each counts.
 
     Raises:
         InputContractError: The samples are not the same number on both sides, or a score is not finite.
     """
-    p = _p_values({"a": _matrix("a", a), "b": _matrix("b", b)}, RESAMPLES, groups)
+    p = _p_values({"a": _matrix("a", a), "b": _matrix("b", b)}, RESAMPLES, design)
     return p["a", "b"]
 
 
-def tie_groups(rows: Mapping[str, ArrayLike], groups: Groups = None) -> dict[str, Standing]:
+def tie_groups(rows: Mapping[str, ArrayLike], design: SampleDesign = INDEPENDENT) -> dict[str, Standing]:
     """Returns rank and tie group of each row.
 
     Row x is significantly better than row y if the one-sided paired test of that ordered pair, Holm-adjusted over all
@@ -170,13 +200,13 @@ def tie_groups(rows: Mapping[str, ArrayLike], groups: Groups = None) -> dict[str
 
     Args:
         rows: Scores by the row's name, (N,) or (seeds, N), all over the same images in the same order.
-        groups: Which patient, volume or lesion each sample belongs to, (N,).
+        design: Which samples belong together, and how much each counts.
 
     Raises:
         InputContractError: Rows have different numbers of samples, or a score is not finite.
     """
     matrices = {name: _matrix(name, scores) for name, scores in rows.items()}
-    p = _p_values(matrices, _enough_resamples(len(matrices) * (len(matrices) - 1)), groups)
+    p = _p_values(matrices, _enough_resamples(len(matrices) * (len(matrices) - 1)), design)
     better_than = dict.fromkeys(matrices, 0)
     if p:
         significant, *_ = multipletests(list(p.values()), alpha=ALPHA, method="holm")
@@ -194,15 +224,13 @@ def mcnemar_p_value(wins: int, losses: int) -> float:
     return float(binom.sf(wins - 1, wins + losses, 0.5))
 
 
-def _p_values(rows: Mapping[str, np.ndarray], resamples: int, groups: Groups) -> dict[tuple[str, str], float]:
-    """Returns the p value of every ordered pair (better, worse)."""
+def _p_values(rows: Mapping[str, np.ndarray], resamples: int, design: SampleDesign) -> dict[tuple[str, str], float]:
+    """Returns the p value of every ordered pair (better, worse), from each row's sums over what has one sign."""
     lengths = {name: scores.shape[1] for name, scores in rows.items()}
     if len(set(lengths.values())) > 1:
         raise InputContractError(f"expected scores of the same samples in every row, got {lengths}")
-    whole = {name for name, scores in rows.items() if is_binary(scores)}
-    codes = codes_of(groups, max(lengths.values(), default=0))
-    if codes is not None:
-        rows = {name: group_sums(scores, codes) for name, scores in rows.items()}
+    rows = {name: design.sums(scores) for name, scores in rows.items()}
+    whole = {name for name, sums in rows.items() if (sums == np.rint(sums)).all()}
     flipped = {} if len(whole) == len(rows) else _flipped(rows, resamples)
     found = {}
     for one, other in combinations(rows, 2):

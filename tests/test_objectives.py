@@ -22,7 +22,8 @@ CLASSES = (2, 3, 4, 9, 100)
 def labelled(labels) -> Batch:
     labels = torch.as_tensor(labels)
     name = "labels" if labels.ndim == 2 else "label"
-    return Batch(sample_ids=torch.arange(len(labels)), inputs=torch.zeros(len(labels), 1, 1, 1), targets={name: labels})
+    targets = {name: labels} | ({"weights": torch.ones_like(labels)} if name == "labels" else {})
+    return Batch(sample_ids=torch.arange(len(labels)), inputs=torch.zeros(len(labels), 1, 1, 1), targets=targets)
 
 
 def random_case(k, n=12, seed=0):

@@ -5,22 +5,29 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.metrics import balanced_accuracy_score
+from torch import nn
 
 import benchmark.summary
+from attacks.judging import FINAL
 from attacks.objectives import objective_for
 from attacks.victim import ModelVictim
+from benchmark.batch_design import design_of
 from benchmark.obstacles import base_chain, defense_obstacle, protocol_obstacle
+from benchmark.rounding import judge_with_doubt
 from benchmark.summary import Summary
 from benchmark.validation.defense import Bench, _behaviour, _few
+from benchmark.verification import _other_facts
 from datasets.batch import Batch, Dataset, Split
 from datasets.tasks.classification import MultiLabelClassification, label_weights
 from registry import DATASETS, DEFENSES, PROTOCOLS, Member, load_entries
 from registry.errors import InputContractError
 from reports.standings import build_standings
 from results.consistency import table_problems
+from results.sample_design import SampleDesign
 from results.sample_table import WEIGHT
 from results.statistics import mean_estimate
 from tests.synthetic_records import LINF_GRID, make_dataset, make_protocol, make_record, write_store
@@ -82,6 +89,8 @@ def test_weights_that_make_no_sense_are_told():
     for weights in (np.zeros_like(LABELS), -label_weights(LABELS), np.ones((60, 2), np.float32)):
         with pytest.raises(InputContractError, match="weights of labels must be at least 0"):
             task.check_targets(batch_of(LABELS, weights=weights))
+    with pytest.raises(InputContractError, match="of `label_weights` over the whole split"):
+        task.check_targets(batch_of(LABELS))
 
 
 def test_attacks_ascend_what_is_scored():
@@ -115,14 +124,14 @@ def test_records_state_it_clean_and_under_attack(monkeypatch):
     assert budget.metrics["robust"].value < summary.clean["clean"].value
     assert summary.constant_predictor == 0.5
     table = summary.table()
-    assert table[WEIGHT].mean() == pytest.approx(1, abs=1e-6) and "weight_0" not in table
+    assert table[WEIGHT].mean() == pytest.approx(1, abs=1e-6)
 
 
 def weighted(made, weight):
     """Returns a synthetic record whose samples count with a weight."""
 
     def mean(column):
-        return mean_estimate(made.samples[column] * weight, False)
+        return mean_estimate(made.samples[column], False, SampleDesign(weights=weight))
 
     budgets = [
         replace(result, metrics=result.metrics | {"robust": mean(f"score_{place}")})
@@ -132,7 +141,7 @@ def weighted(made, weight):
     return replace(made, record=record, samples=made.samples.assign(**{WEIGHT: weight}).drop(columns="clean_label"))
 
 
-def test_boards_rank_weighted_scores_and_take_success_rates_from_records(tmp_path):
+def test_boards_rank_weighted_scores(tmp_path):
     data, shares = make_dataset("chestmnist", n_test=300), (0.9, 0.9, 0.6, 0.3, 0.1)
     weight = np.where(np.arange(300) < 60, 3.0, 0.5)  # mean 1
     plain = make_record(dataset=data, clean=0.95, robust=shares)
@@ -148,8 +157,47 @@ def test_boards_rank_weighted_scores_and_take_success_rates_from_records(tmp_pat
     together = np.minimum(lowest, other.samples[[f"score_{k}" for k in range(place + 1)]].min(axis=1))
     assert row.best_known.value == pytest.approx((together * weight).mean(), abs=1e-6)
     assert row.best_known.value < row.robust.value and row.lowered_by
-    stated = plain.record.budgets[place].metrics["attack_success_rate"].value
-    assert row.attack_success_rate.value == pytest.approx(stated, abs=1e-6)
+    right = plain.samples["clean_score"] >= 0.5
+    assert row.attack_success_rate.value == pytest.approx((together[right] < 0.5).mean(), abs=1e-6)
+
+
+def test_of_part_of_a_split_the_perfect_score_is_1():
+    """Weights are those of the split, whose mean is 1; that of its first samples is another."""
+    weights = label_weights(LABELS)[:9]
+    part = batch_of(LABELS[:9], weights=weights)
+    assert weights.mean() != pytest.approx(1, abs=0.01)
+    assert part.mean(torch.ones(9)) == pytest.approx(1)
+    assert mean_estimate(np.ones(9), True, design_of(part)).high == 1
+
+
+def test_verify_compares_weights_groups_and_labels_with_the_data():
+    batch = batch_of(LABELS, weights=label_weights(LABELS))
+    table = pd.DataFrame({WEIGHT: label_weights(LABELS).mean(1)})
+    assert _other_facts(batch, table) == []
+    assert "weight of its sample table is not that of the data" in _other_facts(batch, table * 1.1)[0]
+    assert "lacks the column weight" in _other_facts(batch, table.drop(columns=WEIGHT))[0]
+    assert "has the column group" in _other_facts(batch, table.assign(group=0))[0]
+    assert "has the column clean_label" in _other_facts(batch, table.assign(clean_label=0))[0]
+
+
+class Fixed(nn.Module):
+    """Answers the same whatever it sees."""
+
+    def __init__(self, logits: torch.Tensor) -> None:
+        super().__init__()
+        self.logits = logits
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.logits.expand(len(inputs), -1) + 0 * inputs.sum()
+
+
+def test_rounding_doubts_as_much_as_a_label_weighs():
+    row = int(np.flatnonzero(LABELS[:, 1])[0])
+    batch = batch_of(LABELS, weights=label_weights(LABELS)).take(torch.tensor([row]))
+    model = Fixed(torch.tensor([[1.0, 1e-9, 1.0, 1.0]])).eval()
+    _, doubt = judge_with_doubt(ModelVictim(model, MultiLabelClassification(4), slots=1), batch, FINAL, 1.0)
+    weights = batch.targets["weights"][0]
+    assert float(doubt) == pytest.approx(float(weights[1] / weights.sum()))
 
 
 def test_consistency_knows_the_weights():

@@ -93,7 +93,7 @@ def test_several_labels_against_scikit_learn():
     labels = (torch.rand(50, 4, generator=GENERATOR) < 0.4).float()
     labels[:, 3] = 0  # never occurs: left out of the means
     logits = random_logits(50, 4) + labels
-    task, batch = MultiLabelClassification(4), batch_of(labels=labels)
+    task, batch = MultiLabelClassification(4), batch_of(labels=labels, weights=torch.ones_like(labels))
     task.check_targets(batch)
     facts, guess = facts_of(task, logits, batch), (logits > 0).int().numpy()
     assert scores_of(task, logits, batch).numpy() == pytest.approx((guess == labels.numpy()).mean(1))
@@ -175,7 +175,11 @@ BAD_TARGETS = [
     (Classification(2), {"label": LABELS[:, None]}, "int64"),
     (Classification(2), {"label": LABELS.float()}, "int64"),
     (Classification(2), {"mask": MASKS}, "label"),
-    (MultiLabelClassification(2), {"labels": torch.tensor([[0.0, 2.0], [0, 1]])}, "0 or 1"),
+    (
+        MultiLabelClassification(2),
+        {"labels": torch.tensor([[0.0, 2.0], [0, 1]]), "weights": torch.ones(2, 2)},
+        "0 or 1",
+    ),
     (MultiLabelClassification(2), {"labels": torch.zeros(2, 3)}, "labels"),
     (Segmentation(2), {"mask": MASKS + 2}, "mask values must be 0 to 1, got 2 to 2"),
     (Segmentation(2), {"mask": MASKS[:, :3]}, "size of the images"),
@@ -214,7 +218,8 @@ def test_outputs_that_do_not_fit_are_refused(task, outputs, text):
 @pytest.mark.parametrize("task", [Classification(3), MultiLabelClassification(3), Segmentation(3)])
 def test_a_batch_of_one(task):
     outputs = random_logits(1, 3, 4, 5) if isinstance(task, Segmentation) else random_logits(1, 3)
-    batch = batch_of(label=torch.tensor([1]), labels=torch.tensor([[1.0, 0, 1]]), mask=MASKS[:1] + 1)
+    labels = torch.tensor([[1.0, 0, 1]])
+    batch = batch_of(label=torch.tensor([1]), labels=labels, weights=torch.ones(1, 3), mask=MASKS[:1] + 1)
     task.check_targets(batch)
     assert scores_of(task, task.check_outputs(outputs, batch), batch).shape == (1,)
     assert all(len(values) == 1 for values in facts_of(task, outputs, batch).values())

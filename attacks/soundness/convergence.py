@@ -85,10 +85,11 @@ def not_converged(
 
 
 def _take_worse(victim, batch: Batch, points: Tensor, scores: Tensor, rows: Tensor, run: FreshRun) -> float:
-    """Writes a run's worse candidates over the known ones of its rows; returns by how much the scores fell, summed."""
+    """Writes a run's worse candidates over the known ones of its rows; returns by how many samples the score fell."""
     chosen = worse(victim, batch.take(rows), (points[rows], scores[rows]), (run.points, run.scores))
-    places = rows[chosen]
-    fall = float((scores[places] - run.scores[chosen]).sum())
+    places, weights = rows[chosen], batch.weights
+    falls = scores[places] - run.scores[chosen]
+    fall = float((falls if weights is None else falls * (weights / weights.mean())[places]).sum())
     points[places], scores[places] = run.points[chosen], run.scores[chosen]
     return max(fall, 0.0)
 

@@ -96,7 +96,7 @@ class Escalator:
             flags: The red flags.
             clean_outputs: Outputs of the victim on all samples of the cell.
         """
-        before, earlier = float(self._ledger.scores.mean()), len(self._ledger.later)
+        before, earlier = self._ledger.mean(), len(self._ledger.later)
         try:
             self._compare_views()
             for name, access, members, starts in self._rungs(clean_outputs):
@@ -116,7 +116,7 @@ class Escalator:
             strongest=self._strongest,
             why=self._why,
             robust_before=before,
-            robust_after=float(self._ledger.scores.mean()),
+            robust_after=self._ledger.mean(),
             failure="; ".join(self._errors),
         )
 
@@ -131,7 +131,7 @@ class Escalator:
             steps = VIEW_STEPS * (2 if view.transfers else 1)
             members = view.members(self._cell.facts, self._objectives, steps, 1)
             run = self._run("view", view.access, rows, members)
-            gains.append((float(1 - run.scores[audited].mean()), int(run.broken[audited].sum()), view))
+            gains.append((1 - clean.mean(run.scores[audited]), int(run.broken[audited].sum()), view))
         self._strongest = max(gains, key=lambda gain: gain[0])[2]
         counts = ", ".join(f"{view.name} {broken}" for _, broken, view in gains)
         self._why = f"of {len(clean)} audited samples, each from scratch, break by: {counts}"

@@ -123,7 +123,7 @@ class _Examination:
         undeclared = any(finding.name in UNDECLARED for finding in red)
         escalation = None
         by_probes = list(self._ledger.later)
-        if red and not undeclared and float(self._ledger.scores.mean()) > CERTAINLY_BROKEN:
+        if red and not undeclared and self._ledger.mean() > CERTAINLY_BROKEN:
             found, escalation = self._escalate(view, main, found, red)
             by_probes += self._ledger.later[len(by_probes) + len(escalation.members) :]
         outcome = self._ledger.write(self._outcome, by_probes, len(self._rows))

@@ -57,8 +57,11 @@ class Ledger:
         for outcome in run.members:
             own = torch.tensor([found == outcome.member.name for found in run.found_by], device=chosen.device)
             lowered, broken = int((chosen & own).sum()), int((breaks & own).sum())
-            after = float(self.scores.mean())
-            self.later.append(replace(outcome, lowered=lowered, broken=broken, robust_after=after))
+            self.later.append(replace(outcome, lowered=lowered, broken=broken, robust_after=self.mean()))
+
+    def mean(self) -> float:
+        """Returns the mean worst score of the cell."""
+        return self._cell.batch.mean(self.scores)
 
     def now(self) -> BudgetOutcome:
         """Returns the ranked budget as it stands, with all later attacks among its members."""
@@ -79,7 +82,7 @@ class Ledger:
             by_probes: What the probes ran; they become one further member of the ranked budget, named "probes".
             audited: Samples that the probes looked at.
         """
-        probes = _as_one(by_probes, audited, float(self.scores.mean()))
+        probes = _as_one(by_probes, audited, self.mean())
         budgets = []
         for old in outcome.budgets:
             ranked = old.budget == self._cell.budget

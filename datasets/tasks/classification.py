@@ -16,9 +16,6 @@ from datasets.tasks.base import Outputs, Predictions, one_tensor
 from registry import TASKS, DatasetSpec
 from registry.errors import InputContractError, ModelContractError
 
-WEIGHT = "weight"
-"""Fact of a sample of several labels: how much its score counts in the mean; the mean over a whole split is 1."""
-
 
 class Classification:
     """One label a sample; the score is 1 where the most likely class is the label, else 0.
@@ -103,7 +100,8 @@ class MultiLabelClassification:
     """Several labels at once; the score is the share of labels that are right, each with its weight.
 
     With the weights of `label_weights` the mean of scores, each times the mean weight of its sample, is the balanced
-    accuracy averaged over labels, and whatever lowers a score lowers that. Batches without weights count labels alike.
+    accuracy averaged over labels, and whatever lowers a score lowers that. The training loss has the same weights:
+    without them a network learns to deny every rare label.
 
     Args:
         n_labels: Number of labels.
@@ -117,13 +115,14 @@ class MultiLabelClassification:
         self.n_labels = n_labels
 
     def check_targets(self, batch: Batch) -> None:
-        labels = batch.targets.get("labels")
+        labels, weights = batch.targets.get("labels"), batch.targets.get("weights")
         if labels is None or labels.ndim != 2 or labels.shape[1] != self.n_labels:
             raise InputContractError(f'expected targets {{"labels": float32 (N, {self.n_labels})}} of 0 and 1')
+        if weights is None:
+            raise InputContractError('expected targets {"weights": float32}, of `label_weights` over the whole split')
         if not torch.isin(labels, torch.tensor([0.0, 1.0], device=labels.device)).all():
             raise InputContractError("multi-label targets must be 0 or 1")
-        weights = batch.targets.get("weights")
-        if weights is not None and (weights.shape != labels.shape or (weights < 0).any() or not weights.any(1).all()):
+        if len(labels) and (weights.shape != labels.shape or (weights < 0).any() or not weights.any(1).all()):
             raise InputContractError(
                 f"weights of labels must be at least 0, of shape {tuple(labels.shape)}, and not all 0 for a sample"
             )
@@ -137,7 +136,8 @@ class MultiLabelClassification:
         return logits
 
     def training_loss(self, outputs: Outputs, batch: Batch) -> Tensor:
-        return F.binary_cross_entropy_with_logits(outputs, batch.targets["labels"], reduction="none").mean(1)
+        loss = F.binary_cross_entropy_with_logits(outputs, batch.targets["labels"], reduction="none")
+        return (loss * batch.targets["weights"]).mean(1)
 
     def decode(self, outputs: Outputs, batch: Batch) -> Predictions:
         return {"predictions": (outputs > 0).to(torch.float32), "probabilities": outputs.sigmoid()}
@@ -148,7 +148,6 @@ class MultiLabelClassification:
     def facts(self, predictions: Predictions, batch: Batch) -> dict[str, np.ndarray]:
         return {
             "labels": batch.targets["labels"].cpu().numpy().astype(np.uint8),
-            WEIGHT: batch.targets.get("weights", torch.ones_like(batch.targets["labels"])).mean(1).cpu().numpy(),
             "predictions": predictions["predictions"].cpu().numpy().astype(np.uint8),
             "probabilities": predictions["probabilities"].cpu().numpy().astype(np.float32),
         }
@@ -166,9 +165,7 @@ class MultiLabelClassification:
 
 def weighted_share(values: Tensor, batch: Batch) -> Tensor:
     """Returns the mean of (N, L) values over labels, each with its weight in the batch: (N,)."""
-    weights = batch.targets.get("weights")
-    if weights is None:
-        return values.mean(1)
+    weights = batch.targets["weights"].to(values)
     return (values * weights).sum(1) / weights.sum(1)
 
 

@@ -218,7 +218,7 @@ def _validate(
     model: nn.Module, task: Task, val: Split, batch_size: int, device: str, attack: Adversarial | None
 ) -> tuple[dict[str, float], float]:
     """Returns the row of the curve and the mean loss of the batches that select the epoch."""
-    clean, robust, losses = [], [], []
+    clean, robust, losses, weights = [], [], [], []
     for start in range(0, len(val), batch_size):
         batch = val.take(slice(start, start + batch_size)).to(device)
         score, loss = _score(model, task, batch)
@@ -227,9 +227,11 @@ def _validate(
             score, loss = _score(model, task, attack(model, batch))
             robust.append(torch.minimum(score, clean[-1]))
         losses.append(loss)
-    row = {"val_clean": round(float(torch.cat(clean).mean()), 5)}
+        weights.append(torch.ones_like(score) if batch.weights is None else batch.weights)
+    importance = torch.cat(weights) / torch.cat(weights).mean()
+    row = {"val_clean": round(float((torch.cat(clean) * importance).mean()), 5)}
     if attack is not None:
-        row["val_robust"] = round(float(torch.cat(robust).mean()), 5)
+        row["val_robust"] = round(float((torch.cat(robust) * importance).mean()), 5)
     return row, float(torch.cat(losses).mean())
 
 
