@@ -101,11 +101,21 @@ class Candidates:
         last = (leaving & known["new"] & ~self.worst.finished[rows.sample]).nonzero()[:, 0]
         if len(last):
             self._waiting.append((rows.sample[last], known["point"][last], known["step"][last]))
-        if self.keeps_last:
-            other = last[(known["last"][last] != known["point"][last]).flatten(1).any(1)]
-            self._waiting.append((rows.sample[other], known["last"][other], rows.step[other]))
+        settled = self._settled(rows)
+        if settled is not None:
+            other = last[(settled[last] != known["point"][last]).flatten(1).any(1)]
+            self._waiting.append((rows.sample[other], settled[other], rows.step[other]))
         if self._deterministic and sum(len(part[0]) for part in self._waiting) >= self.judge.slots // 4:
             self.finish()
+
+    def _settled(self, rows: Rows) -> Tensor | None:
+        """Returns where noisy attacks ended, or None: the last point of a gradient attack, or the best one of a search.
+
+        That one was measured again and again, while the candidate is the luckiest point of all.
+        """
+        if self.keeps_last:
+            return rows.candidate["last"]
+        return None if self._deterministic else rows.memory.get("best_point")
 
     def finish(self) -> None:
         """Judges the candidates that were handed over."""

@@ -4,10 +4,40 @@ from __future__ import annotations
 
 from registry import CellFacts, Member, Need, Randomness
 
+APGD, MIM = "attacks.apgd:APGD", "attacks.momentum:MIM"
+"""Gradient attacks of the ensembles in Linf and L2."""
+
 
 def averaged(facts: CellFacts, draws: int) -> dict[str, int]:
     """Returns the option that averages answers over draws of a stochastic defense; nothing for a deterministic one."""
     return {} if facts.randomness is Randomness.NONE else {"eot_samples": draws}
+
+
+def through_stand_ins(facts: CellFacts, steps: int, restarts: int, targets: int, objective: str) -> list[Member]:
+    """Returns attacks through the stand-ins of stages that hide their gradient: all others get none from them.
+
+    Auto-PGD, or steps with momentum where draws make its step sizes a matter of luck; at every target where there are
+    several classes.
+
+    Args:
+        facts: What the cell is.
+        steps: Gradient steps.
+        restarts: Runs on the objective.
+        targets: Classes that are aimed at, at most.
+        objective: What is ascended.
+    """
+    noisy = facts.randomness is not Randomness.NONE
+    attack, name = (MIM, "mim") if noisy else (APGD, "apgd")
+    options = {"steps": steps} | ({"step_size": 0.1, "decay": 0.9} if noisy else {}) | averaged(facts, 16)
+    through = {"attack": attack, "backward": "bpda"}
+    members = [
+        Member(name=f"{name}-bpda", options=options | {"restarts": restarts}, objective=objective, **through),
+    ]
+    if facts.task == "classification" and facts.n_classes > 2 and not facts.multi_label:
+        options = options | {"restarts": min(targets, facts.n_classes - 1)} | averaged(facts, 4)
+        aim = "targeted-margin"
+        members.append(Member(name=f"{name}-targeted-bpda", options=options, objective=aim, **through))
+    return members
 
 
 def through_parts(

@@ -8,13 +8,17 @@ from attacks.draws import KeyedRandom
 from attacks.gradient import starting_points
 from attacks.stepped import Query, Rows
 from attacks.victim import Answer
-from registry import Knowledge
+from registry import Knowledge, Norm
+
+EXPONENTS = {Norm.L2: 0.5, Norm.L1: 1.0}
+"""By norm: the length of a vector of signs is its number of values to this power."""
 
 
 class FiniteDifferences:
     """PGD whose gradient is the mean of antithetic differences along random signs.
 
-    Differences are taken over half of eps, so that ripples and steps finer than that average out.
+    Differences are taken over half of eps in the ball's norm, so that ripples and steps finer than that average out.
+    Each point is asked for once before its pairs, and the last one at the end.
 
     Args:
         iterations: Steps of the ascent.
@@ -39,8 +43,8 @@ class FiniteDifferences:
         restarts: int = 1,
         eot_samples: int = 1,
     ) -> None:
-        self._period = 2 * pairs + 1  # the last query of a period is the point itself
-        self.steps = iterations * self._period
+        self._period = 2 * pairs + 1  # the first query of a period is the point itself
+        self.steps = iterations * self._period + 1  # the last point is evaluated too
         self.restarts = restarts
         self.eot_samples = eot_samples
         self._step_size, self._width = step_size, width
@@ -57,15 +61,17 @@ class FiniteDifferences:
     def ask(self, rows: Rows, rng: KeyedRandom) -> Query:
         point = rows.memory["point"]
         direction, sign = self._direction(rows, rng, rows.step)
-        offset = self._width * rows.ball.eps * sign.reshape(-1, *[1] * (point.ndim - 1)) * direction
+        length = direction[0].numel() ** EXPONENTS.get(rows.ball.norm, 0.0)
+        offset = self._width * rows.ball.eps * sign.reshape(-1, *[1] * (point.ndim - 1)) * direction / length
         return Query((point + offset).clamp(0, 1), gradient=False, free=True)
 
     def tell(self, rows: Rows, query: Query, answer: Answer) -> None:
         memory, point = rows.memory, rows.memory["point"]
         shape = (-1, *[1] * (point.ndim - 1))
         place = (rows.step - 1) % self._period
-        opens, ends = place % 2 == 0, place == self._period - 1
-        gained = torch.where(opens, torch.zeros_like(answer.objective), memory["first_value"] - answer.objective)
+        opens, ends = place % 2 == 1, place == self._period - 1
+        alone = opens | (place == 0)
+        gained = torch.where(alone, torch.zeros_like(answer.objective), memory["first_value"] - answer.objective)
         tried = memory["first_query"] - query.points  # after clipping to [0, 1]
         estimate = memory["estimate"] + gained.reshape(shape) * tried
         memory["first_value"] = torch.where(opens, answer.objective, memory["first_value"])
@@ -78,7 +84,7 @@ class FiniteDifferences:
     def _direction(self, rows: Rows, rng: KeyedRandom, step: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Returns random signs for the pair of a step, and +1, -1, or 0 for the point itself."""
         place = step % self._period
-        keys = rng.keys(rows.batch.sample_ids, rows.restart, step // self._period, place // 2)
+        keys = rng.keys(rows.batch.sample_ids, rows.restart, step // self._period, (place - 1).clamp(min=0) // 2)
         signs = (rng.uniform(keys, rows.begin.shape[1:]) - 0.5).sign()
-        side = torch.where(place % 2 == 0, 1.0, -1.0)
-        return signs, torch.where(place == self._period - 1, torch.zeros_like(side), side)
+        side = torch.where(place % 2 == 1, 1.0, -1.0)
+        return signs, torch.where(place == 0, torch.zeros_like(side), side)

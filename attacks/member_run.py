@@ -124,9 +124,12 @@ class MemberRun:
         return outcome
 
     def _fingerprint(self) -> str:
-        """Returns a checksum of the member, the samples and the worst case as they are."""
-        digest = hashlib.sha256(f"{self.index} {self.member.name} {sorted(self.member.options.items())}".encode())
-        for part in (self.batch.sample_ids, self.worst.scores, self.worst.points):
+        """Returns a checksum of the member, its draws, the samples, their balls and the worst case as they are."""
+        card = self.member.card()
+        card["options"] = sorted(self.member.options.items())
+        facts = (self.index, self.member.name, card, str(self.ball.norm), self.rng.seed, self.rng.stream)
+        digest = hashlib.sha256(repr(facts).encode())
+        for part in (self.ball.eps, self.batch.sample_ids, self.worst.scores, self.worst.points):
             digest.update(part.cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
 

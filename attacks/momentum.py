@@ -30,16 +30,23 @@ class MIM:
         steps: Gradient steps.
         step_size: Size of a step as a share of eps; by default 1 / steps.
         decay: Share of the sum that is kept at each step.
+        restarts: Independent runs; further ones begin at random.
         eot_samples: Draws averaged in each gradient of a stochastic defense.
     Source: Dong et al. 2018, arXiv:1710.06081, algorithm 1; for norms beside Linf the step is the ball's steepest one.
     """
 
     knowledge = Knowledge.WHITE_BOX
-    restarts = 1
 
     def __init__(
-        self, *, steps: int = 10, step_size: float | None = None, decay: float = 1.0, eot_samples: int = 1
+        self,
+        *,
+        steps: int = 10,
+        step_size: float | None = None,
+        decay: float = 1.0,
+        restarts: int = 1,
+        eot_samples: int = 1,
     ) -> None:
+        self.restarts = restarts
         self.steps = steps + 1  # the last point is evaluated too
         self.eot_samples = eot_samples
         self._step_size = step_size or 1 / steps

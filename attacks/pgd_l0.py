@@ -16,13 +16,15 @@ class PGD0:
 
     Steps shrink geometrically within a run: long ones choose pixels, short ones their values, which need not be
     extreme. Restart 0 begins at the worst known candidate, else at the original; further ones at random pixels of
-    corner colours, each with a first step a third as long as the one before; the sixth starts over with the whole one.
+    corner colours. With each round of targets the first step is a third as long as before; the sixth round starts over
+    with the whole one.
 
     Args:
         steps: Gradient steps.
         step_size: Mean absolute change of a value in the first step, before the projection.
         last_step_size: The same in the last step.
         restarts: Independent runs on a sample that survives.
+        targets: Restarts of one round, which differ in the class that the objective aims at.
         eot_samples: Draws averaged in each gradient of a stochastic defense.
     Source: Croce & Hein 2019, arXiv:1909.05040, section 4.1, whose gradient has unit L1 norm, too. Their steps of
         120000 / 255 for CIFAR-10, 0.15 a value, do not shrink, and broke far less on the phantom.
@@ -37,12 +39,13 @@ class PGD0:
         step_size: float = 10.0,
         last_step_size: float = 0.003,
         restarts: int = 1,
+        targets: int = 1,
         eot_samples: int = 1,
     ) -> None:
         self.steps = steps + 1  # the last point is evaluated too
         self.restarts = restarts
         self.eot_samples = eot_samples
-        self._step_size = step_size
+        self._step_size, self._targets = step_size, targets
         self._last_step_size = last_step_size
 
     def start(self, rows: Rows, rng: KeyedRandom) -> None:
@@ -63,7 +66,7 @@ class PGD0:
         if rows.ball.support is not None:
             gradient = gradient * rows.ball.support
         mean_size = by_ball(gradient.abs(), rows.ball.eps).mean(2).clamp(min=1e-30)
-        first = (self._step_size * 3.0 ** -(rows.restart % 5)).clamp(min=self._last_step_size)
+        first = (self._step_size * 3.0 ** -(rows.restart // self._targets % 5)).clamp(min=self._last_step_size)
         share = (rows.step - 1) / max(self.steps - 2, 1)
         length = first * (self._last_step_size / first) ** share
         step = length.reshape(-1, *[1] * (gradient.ndim - 1)) * gradient / per_ball(mean_size, gradient)

@@ -19,6 +19,8 @@ from registry.errors import InvalidEntryError
 class Square:
     """Square attack for Linf; every row follows its own schedule.
 
+    A window that would change nothing gets the other sign: late windows are one pixel, which has it half of the time.
+
     Args:
         queries: Evaluations of one run.
         p_init: Share of pixels that the first squares cover.
@@ -63,8 +65,14 @@ class Square:
         inside = span(top, edge, height)[:, :, None] & span(left, edge, width)[:, None, :]
         inside = inside.reshape(len(rows), *[1] * len(front), height, width)
         signs = random_signs(random[:, 2:]).reshape(len(rows), *front, 1, 1)
-        changed = torch.where(inside, rows.ball.originals + rows.ball.eps * signs, best)
-        return self._incumbent.query(rows, rows.ball.project(changed))
+        changed = self._with_window(rows, inside, signs)
+        idle = (changed == best).flatten(1).all(1).reshape(-1, *[1] * (best.ndim - 1))
+        return self._incumbent.query(rows, torch.where(idle, self._with_window(rows, inside, -signs), changed))
+
+    def _with_window(self, rows: Rows, inside: Tensor, signs: Tensor) -> Tensor:
+        """Returns the best points with +-eps in a window of each."""
+        window = rows.ball.originals + rows.ball.eps * signs
+        return rows.ball.project(torch.where(inside, window, rows.memory["best_point"]))
 
     def tell(self, rows: Rows, query: Query, answer: Answer) -> None:
         self._incumbent.learn(rows, query, answer)

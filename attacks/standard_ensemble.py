@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from attacks.ensemble_parts import averaged, score_based, through_parts
+from attacks.ensemble_parts import APGD, MIM, averaged, score_based, through_parts, through_stand_ins
 from attacks.segmentation_members import segmentation_members
 from registry import Budget, CellFacts, Member, Need, Randomness, linf
 
-APGD, MIM = "attacks.apgd:APGD", "attacks.momentum:MIM"
 EFFORTS = {
     "full": {"steps": 100, "restarts": 5, "fab": 100, "queries": 5000, "segmentation_queries": 500},
     "middle": {"steps": 100, "restarts": 1, "fab": 50, "queries": 1000, "segmentation_queries": 100},
@@ -42,8 +41,10 @@ def members(facts: CellFacts, budget: Budget) -> tuple[Member, ...]:
             0,
             Member(name="pgd-bpda", attack="attacks.gradient:PGD", options=bpda, objective=objective, backward="bpda"),
         )
-    if facts.hidden_stages and facts.task == "classification" and not stochastic:
-        ensemble[1:1] = _through_stand_ins(facts, effort)
+    if facts.hidden_stages and facts.task == "segmentation" and not stochastic:
+        ensemble[1:1] = segmentation_members(full=name != "curve", backward="bpda")
+    elif facts.hidden_stages:
+        ensemble[1:1] = through_stand_ins(facts, steps, min(2, restarts), 9 if name == "full" else 3, objective)
     if facts.has_twin:
         options = {"steps": steps // 2}
         ensemble.append(Member(name="transfer", attack=APGD, options=options, objective=objective, source=Need.TWIN))
@@ -79,17 +80,6 @@ def _classification(facts: CellFacts, effort: Mapping[str, int]) -> list[Member]
     ]
 
 
-def _through_stand_ins(facts: CellFacts, effort: Mapping[str, int]) -> list[Member]:
-    """Auto-PGD through the stand-ins of stages that hide their gradient, at every target where there are several."""
-    options, bpda = {"steps": effort["steps"], "restarts": min(2, effort["restarts"])}, {"backward": "bpda"}
-    members = [Member(name="apgd-bpda", attack=APGD, options=options, objective="margin", **bpda)]
-    if facts.n_classes > 2 and not facts.multi_label:
-        options = options | {"restarts": min(9 if effort["restarts"] > 1 else 3, facts.n_classes - 1)}
-        aim = "targeted-margin"
-        members.append(Member(name="apgd-targeted-bpda", attack=APGD, options=options, objective=aim, **bpda))
-    return members
-
-
 def _stochastic(facts: CellFacts, effort: str, objective: str) -> list[Member]:
     """Draws are swept: one noisy gradient is weak, and many steps with few draws may beat few with many.
 
@@ -110,6 +100,8 @@ def _stochastic(facts: CellFacts, effort: str, objective: str) -> list[Member]:
     for name, draws, pooled in (("mim-eot4", 4, False), (f"mim-pooled{most}", most, True)):
         options = momentum | {"eot_samples": draws}
         members.append(Member(name=name, attack=MIM, options=options, objective=objective, pooled=pooled))
+    if effort == "full" and facts.task == "classification":  # averaged over draws, it is not parallel to the margin
+        members.append(apgd(f"apgd-ce-eot{most}", most, 1, "cross-entropy"))
     if facts.task == "segmentation":
         members.append(apgd("apgd-sharp-eot4", 4, 1, "sharp-dice"))
     if facts.task == "classification" and facts.n_classes > 2 and not facts.multi_label:

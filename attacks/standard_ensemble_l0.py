@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from attacks.ensemble_parts import averaged, score_based, through_parts
 from registry import Budget, CellFacts, Member, Need, Randomness
 
@@ -12,6 +14,8 @@ EXHAUSTIVE = 10_000
 def members(facts: CellFacts, budget: Budget) -> tuple[Member, ...]:
     """Returns the ensemble of a cell, the cheapest first; of a stochastic defense draws are averaged.
 
+    Single pixels and Sparse-RS ask the model in full precision: of all that they try only one candidate is judged.
+
     One pixel is tried exhaustively in 9 grey levels or 8 corner colours as far as `EXHAUSTIVE` goes; Sparse-RS searches
     the rest.
     """
@@ -19,13 +23,8 @@ def members(facts: CellFacts, budget: Budget) -> tuple[Member, ...]:
     steps, restarts, queries = (100, 5, 5000) if full else (40, 5, 1000)
     pgd, ensemble = "attacks.pgd_l0:PGD0", []
     if facts.stages:  # first: through a stage without gradient the others only spend their steps
-        options = {"steps": steps, "restarts": 2} | draws
-        ensemble.append(Member(name="pgd0-bpda", attack=pgd, options=options, objective="margin", backward="bpda"))
-    options = {"steps": steps, "restarts": restarts} | draws
-    ensemble.append(Member(name="pgd0", attack=pgd, options=options, objective="margin"))
-    if facts.n_classes > 2 and not facts.multi_label:
-        targets = {"steps": steps, "restarts": min(9 if full else 3, facts.n_classes - 1)} | draws
-        ensemble.append(Member(name="pgd0-targeted", attack=pgd, options=targets, objective="targeted-margin"))
+        ensemble += _pgd0(facts, steps, restarts, full, "bpda")
+    ensemble += _pgd0(facts, steps, restarts, full, "true")
     if facts.has_twin:
         options = {"steps": steps // 2, "restarts": 2}
         ensemble.append(Member(name="transfer", attack=pgd, options=options, objective="margin", source=Need.TWIN))
@@ -35,5 +34,19 @@ def members(facts: CellFacts, budget: Budget) -> tuple[Member, ...]:
     ensemble += through_parts(facts, pgd, steps // 2, "margin", draws=4, restarts=3)
     if budget.size <= 1:
         options, attack = {"queries": EXHAUSTIVE, "grey_levels": 9} | draws, "attacks.one_pixel:OnePixel"
-        ensemble.append(Member(name="one-pixel", attack=attack, options=options, objective="margin"))
-    return (*ensemble, score_based(facts, "sparse-rs", "attacks.sparse_rs:SparseRS", queries, "margin"))
+        ensemble.append(Member(name="one-pixel", attack=attack, options=options, objective="margin", source="exact"))
+    search = score_based(facts, "sparse-rs", "attacks.sparse_rs:SparseRS", queries, "margin")
+    return (*ensemble, replace(search, source="exact"))
+
+
+def _pgd0(facts: CellFacts, steps: int, restarts: int, full: bool, backward: str) -> list[Member]:
+    """Returns PGD on the margin, and of several classes on every target with two lengths of its first step."""
+    pgd, suffix = "attacks.pgd_l0:PGD0", "-bpda" if backward == "bpda" else ""
+    options = {"steps": steps, "restarts": restarts} | averaged(facts, 4)
+    members = [Member(name=f"pgd0{suffix}", attack=pgd, options=options, objective="margin", backward=backward)]
+    if facts.n_classes > 2 and not facts.multi_label:
+        targets = min(9 if full else 3, facts.n_classes - 1)
+        options = options | {"restarts": 2 * targets, "targets": targets}
+        name, aim = f"pgd0-targeted{suffix}", "targeted-margin"
+        members.append(Member(name=name, attack=pgd, options=options, objective=aim, backward=backward))
+    return members

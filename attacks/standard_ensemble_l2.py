@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from attacks.ensemble_parts import averaged, score_based, through_parts
+from attacks.ensemble_parts import APGD, averaged, score_based, through_parts, through_stand_ins
 from registry import Budget, CellFacts, Member, Need, Randomness
-
-APGD = "attacks.apgd:APGD"
 
 
 def members(facts: CellFacts, budget: Budget) -> tuple[Member, ...]:
@@ -17,6 +15,8 @@ def members(facts: CellFacts, budget: Budget) -> tuple[Member, ...]:
         bpda = {"steps": steps, "step_size": 0.1, "restarts": 1 if stochastic else min(2, restarts)} | draws
         pgd = "attacks.gradient:PGD"
         ensemble.append(Member(name="pgd-bpda", attack=pgd, options=bpda, objective="margin", backward="bpda"))
+    if facts.hidden_stages:
+        ensemble += through_stand_ins(facts, steps, min(2, restarts), 9 if full else 3, "margin")
     several = facts.n_classes > 2 and not facts.multi_label  # otherwise restarts take the place of targets
     options = {"steps": steps, "restarts": 1 if stochastic or several else restarts} | draws
     ensemble.append(Member(name="apgd-margin", attack=APGD, options=options, objective="margin"))

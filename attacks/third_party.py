@@ -12,8 +12,11 @@ from attacks.ball import Ball
 from attacks.draws import KeyedRandom
 from attacks.victim import Access, ModelVictim
 from datasets.batch import Batch
-from registry import Knowledge, Norm
+from registry import Knowledge, Norm, Randomness
 from registry.errors import InvalidEntryError
+
+RAND_DRAWS = 20
+"""Draws of each gradient of Auto-PGD in AutoAttack's published setting `rand`, for stochastic defenses."""
 
 
 class CountedModel(nn.Module):
@@ -36,6 +39,7 @@ class CountedModel(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         self._spent.forwards += len(inputs)
+        inputs = inputs.clone()  # a model may work in place, and passes on the same inputs are counted apart
         if inputs.requires_grad and torch.is_grad_enabled():
             inputs.register_hook(self._count_backward)
         return self.model(inputs)
@@ -47,7 +51,8 @@ class CountedModel(nn.Module):
 class PublishedAutoAttack:
     """AutoAttack as published (package `pyautoattack`), restricted to the members that exist for the number of classes.
 
-    Its `standard` version raises IndexError on 2 classes: DLR needs 3 logits, targeted DLR needs 4.
+    Its `standard` version raises IndexError on 2 classes: DLR needs 3 logits, targeted DLR needs 4. A stochastic victim
+    gets its `rand` version, Auto-PGD whose gradients are averaged over 20 draws; with 2 classes without DLR.
 
     Args:
         attacks: Names of its members; by default those that fit.
@@ -67,19 +72,22 @@ class PublishedAutoAttack:
 
         model = CountedModel(access.victim)
         with _own_randomness(batch.inputs), torch.no_grad():
-            classes = access.victim.task.n_classes
+            classes, stochastic = access.victim.task.n_classes, access.victim.randomness is not Randomness.NONE
             attack = AutoAttack(
                 model,
                 norm=str(ball.norm),
                 eps=_one_eps(ball),
                 version="custom",
-                attacks=list(self._attacks or fitting_members(classes)),
+                attacks=list(self._attacks or fitting_members(classes, stochastic=stochastic)),
                 seed=rng.seed,
                 device=batch.inputs.device,
             )
             attack.verbose = False
             attack.apgd.n_restarts = attack.fab.n_restarts = attack.apgd_targeted.n_restarts = 1  # as in `standard`
             attack.apgd_targeted.n_target_classes = attack.fab.n_target_classes = min(9, classes - 1)
+            if stochastic:
+                attack.version = "rand"  # not tested for randomness, which is known
+                attack.apgd.eot_iter = attack.apgd_targeted.eot_iter = RAND_DRAWS
             with torch.enable_grad():
                 return attack.run_standard_evaluation(
                     batch.inputs, batch.targets["label"], batch_size=self._batch_size
@@ -112,8 +120,15 @@ class Torchattacks:
             return attack(batch.inputs, batch.targets["label"])
 
 
-def fitting_members(n_classes: int) -> tuple[str, ...]:
-    """Returns the members of the published AutoAttack that exist for a number of classes."""
+def fitting_members(n_classes: int, *, stochastic: bool = False) -> tuple[str, ...]:
+    """Returns the members of the published AutoAttack that exist for a number of classes.
+
+    Args:
+        n_classes: Number of logits.
+        stochastic: Whether the victim is, so that the members are those of the setting `rand`.
+    """
+    if stochastic:
+        return ("apgd-ce", "apgd-dlr") if n_classes >= 3 else ("apgd-ce",)
     if n_classes >= 4:
         return ("apgd-ce", "apgd-t", "fab-t", "square")
     return ("apgd-ce", "apgd-dlr", "fab", "square") if n_classes == 3 else ("apgd-ce", "fab", "square")

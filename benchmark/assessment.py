@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -24,14 +24,14 @@ from benchmark.access import Subject, access_to, described, marked
 from benchmark.environment import provenance
 from benchmark.measure import model_cost, peak_memory_mb
 from benchmark.restoration import with_restored_images
-from benchmark.soundness_summary import escalation_of, flags_of
+from benchmark.soundness_summary import escalation_of, flags_of, with_lost
 from benchmark.stored_adversarials import certify
 from benchmark.summary import Summary
 from datasets.batch import Batch
-from registry import AttackProtocol, CellFacts
+from registry import AttackProtocol, CellFacts, Randomness
 from registry.errors import ModelContractError
 from results.adversarials import Adversarials
-from results.record import Card, Checkpoint, Cost, EvaluationRecord, RecordStatus
+from results.record import BudgetResult, Card, Checkpoint, Cost, EvaluationRecord, RecordStatus
 
 _log = logging.getLogger(__name__)
 
@@ -85,9 +85,13 @@ def assess(
         batch = marked(subject, batch)
         run = _in_memory(subject, batch, protocol, subject.slots(batch), identity.attack_seed, progress, journal)
         access, facts, (outcome, findings, escalation) = run
-        outcome, adversarials = certify(access.victim, batch, protocol, outcome, facts.ranked_budget)
+        found = outcome
+        outcome, adversarials = certify(access.victim, batch, protocol, found, facts.ranked_budget)
+        if access.victim.randomness is Randomness.NONE:
+            findings = with_lost(findings, found, outcome)
         summary = Summary(access.victim, batch, subject.spec, outcome)
         clean, budgets = with_restored_images(summary, defended, access.victim, batch, outcome)
+        budgets = _with_planned(budgets, outcome, protocol, facts)
         seconds = time.perf_counter() - began + (journal.recovered_seconds if journal else 0.0)
         cost = _cost(subject.model, batch, access, identity.checkpoint, seconds, device)
     record = EvaluationRecord(
@@ -143,6 +147,16 @@ def _in_memory(
             slots //= 2
             _log.warning("the device is out of memory; the cell begins again with %d slots", slots)
         torch.cuda.empty_cache()  # after the traceback, which holds the tensors of the failed attempt, is gone
+
+
+def _with_planned(
+    budgets: Sequence[BudgetResult], outcome: Outcome, protocol: AttackProtocol, facts: CellFacts
+) -> tuple[BudgetResult, ...]:
+    """Returns the budgets with the members that the protocol calls for, whether they ran or not."""
+    return tuple(
+        replace(result, planned=tuple(member.name for member in protocol.ensemble(facts, own.budget)))
+        for result, own in zip(budgets, outcome.budgets, strict=True)
+    )
 
 
 def check_model(subject: Subject, batch: Batch) -> Subject:

@@ -9,7 +9,7 @@ import pandas as pd
 from torch import nn
 
 from datasets.batch import Batch
-from registry import DefenseEntry, Randomness, resolve
+from registry import DefenseEntry, Randomness, ThreatKind, resolve
 from results.budgets import as_budget
 from results.certificates import CERTIFIED, MAJORITY, certified_column, check_certificates
 from results.record import EvaluationRecord
@@ -22,6 +22,8 @@ def with_certificates(
 ) -> tuple[EvaluationRecord, pd.DataFrame]:
     """Returns a record and its sample table with the certificate of every budget; as they are where there is none.
 
+    A certificate holds in a ball: it says nothing of corruptions, whose budgets are severities.
+
     Args:
         entry: The defense.
         model: It, in eval mode.
@@ -32,7 +34,7 @@ def with_certificates(
     Raises:
         ViolatedCertificateError: An attack found less than the certificate proves.
     """
-    if entry.certificate is None or not record.budgets:
+    if entry.certificate is None or not record.budgets or record.protocol["threat_model"]["kind"] != ThreatKind.BALL:
         return record, samples
     budgets = [as_budget(result.budget) for result in record.budgets]
     bounds = resolve(entry.certificate)(model, batch, budgets).double().cpu().numpy()

@@ -141,7 +141,9 @@ def _assess(
     check_ball(points, submission.sample_ids, balls(protocol.threat_model, challenge.budget, batch), challenge.budget)
     subject = check_model(subject, batch)
     batch = marked(subject, batch)
-    victim = ModelVictim(subject.model, subject.task, slots=subject.slots(batch), randomness=subject.randomness, seed=0)
+    seed = 0 if subject.randomness is Randomness.NONE else int(submission.sha256[:8], 16)  # draws that nobody knew
+    slots = subject.slots(batch)
+    victim = ModelVictim(subject.model, subject.task, slots=slots, randomness=subject.randomness, seed=seed)
     clean = judge_scores(victim, batch, FINAL)
     points, scores = _worse(victim, batch, points, clean)
     outcome = _outcome(challenge, subject, batch, scores, points, clean, victim, time.perf_counter() - began)
@@ -161,7 +163,7 @@ def _assess(
             sha256=info.sha256, seed=info.seed, files=tuple(path.name for path in info.files), card=dict(info.card)
         ),
         protocol=protocol.card(),
-        attack_seed=0,
+        attack_seed=seed,
         revisions=revisions,
         quality=subject.task.spec.quality,
         clean=summary.clean,
@@ -175,13 +177,15 @@ def _assess(
 
 
 def _worse(victim: ModelVictim, batch: Batch, points: Tensor, clean: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns, of each submitted point and its original, the worse one and its final score.
+    """Returns, of each submitted point and its original, the worse one and its final score; NaN lowers nothing.
 
-    Of a stochastic victim the worse one is selected on draws of selection: the minimum of two final means, each over
-    100 draws, would be lower than either.
+    Of a stochastic victim all draws depend on the submission, so that no point can have been fitted to them. The worse
+    one is selected on draws of selection: the minimum of two final means, each over 100 draws, would be lower than
+    either.
     """
     if victim.randomness is Randomness.NONE:
-        return points, torch.minimum(judge_scores(victim, batch.with_inputs(points), FINAL), clean)
+        scores = judge_scores(victim, batch.with_inputs(points), FINAL)
+        return points, torch.where(scores.isnan(), clean, torch.minimum(scores, clean))
     submitted = judge_scores(victim, batch.with_inputs(points), SELECTION)
     lower = submitted < judge_scores(victim, batch, SELECTION)
     chosen = torch.where(lower.reshape(-1, *[1] * (points.ndim - 1)), points, batch.inputs)

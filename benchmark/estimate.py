@@ -41,14 +41,16 @@ class Costs:
         self._trainings: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
 
     def learn_from(self, records: Iterable[EvaluationRecord], *, on_gpu: bool) -> None:
-        """Adds the costs of finished records made on the same kind of device."""
+        """Adds the costs of finished records made on the same kind of device; cards without names are passed over."""
         for record in records:
             if record.status is not RecordStatus.DONE or record.cost is None or not record.n_planned:
                 continue
             if record.provenance.device.startswith("cpu") == on_gpu:
                 continue
-            dataset, defense = record.dataset["name"], record.defense["name"]
-            self._add_evaluation(dataset, defense, record.protocol["name"], record.cost.seconds / record.n_planned)
+            dataset, defense, protocol = (c.get("name") for c in (record.dataset, record.defense, record.protocol))
+            if not all(isinstance(name, str) for name in (dataset, defense, protocol)):
+                continue
+            self._add_evaluation(dataset, defense, protocol, record.cost.seconds / record.n_planned)
             if record.cost.training_seconds is not None and record.defense.get("recipe"):
                 self._trainings[dataset, defense].append(record.cost.training_seconds)
 

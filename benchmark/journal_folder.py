@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -29,7 +28,7 @@ class JournalFolder:
     Args:
         folder: Folder of the cell; the caller holds the claim on it.
         circumstances: What a step depends on beside the cell: code, weights, device, versions. Steps made under other
-            circumstances are dropped.
+            circumstances are not recalled; they stay until the cell has its record, for whoever goes on under those.
     """
 
     def __init__(self, folder: Path, circumstances: Mapping[str, object]) -> None:
@@ -37,11 +36,12 @@ class JournalFolder:
         self._attempt = folder / hashlib.sha256(text.encode()).hexdigest()[:16]
         self._folder, self._step, self._told = self._attempt, 0, False
         self.recovered_seconds = 0.0
-        others = [other for other in folder.glob("*") if other != self._attempt]
-        if others:
-            _log.warning("an interrupted cell begins anew: code, weights, device or versions are not what they were")
-        for other in others:
-            shutil.rmtree(other, ignore_errors=True)
+        if not self._attempt.exists() and any(folder.glob("*")):
+            _log.warning(
+                "an interrupted cell begins anew: code, weights, device, versions or --jobs are not what they were; "
+                "what it had done stays in %s until it has its record",
+                folder,
+            )
 
     def begin(self, slots: int) -> None:
         """Begins the cell, or begins it again, with physical batches of so many rows."""

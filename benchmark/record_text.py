@@ -120,7 +120,8 @@ def _provenance(record: EvaluationRecord) -> str:
         rows.append(("samples", f"{record.samples.rows} rows in samples/{record.samples.name}"))
     if record.adversarials is not None:
         kept = record.adversarials
-        labels = ", ".join(_budget_label(record.budgets[index].budget) for index in kept.certified)
+        known = dict(enumerate(_budget_label(result.budget) for result in record.budgets))
+        labels = ", ".join(known.get(index, f"an unknown budget, {index}") for index in kept.certified)
         rows.append(("adversarials", f"{kept.count} in adversarials/{kept.name}, for all that is lowered at {labels}"))
     return "Made\n" + _indented(_columns(rows))
 
@@ -138,13 +139,17 @@ def _estimate(name: str, estimate: Estimate) -> str:
 
 
 def _budget_label(card: Mapping[str, object]) -> str:
-    values = card["eps"] if isinstance(card["eps"], list) else [card["eps"]]
-    texts = [format_eps(Norm(card["norm"]), value) for value in values]
-    return f"{card['norm']} {texts[0] if len(texts) == 1 else '(' + ', '.join(texts) + ')'}"
+    """Returns norm and eps of a budget, as they stand there where they make no budget."""
+    norm, eps = card.get("norm"), card.get("eps")
+    try:
+        texts = [format_eps(Norm(norm), value) for value in (eps if isinstance(eps, list) else [eps])]
+    except (TypeError, ValueError, OverflowError):
+        texts = [str(eps)]
+    return f"{norm} {texts[0] if len(texts) == 1 else '(' + ', '.join(texts) + ')'}"
 
 
 def _columns(rows: list[tuple[str, str]]) -> str:
-    width = max(len(name) for name, _ in rows)
+    width = max((len(name) for name, _ in rows), default=0)
     return "\n".join(f"{name.ljust(width)}  {text}" for name, text in rows)
 
 

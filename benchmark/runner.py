@@ -185,13 +185,35 @@ class Run:
                     failure = _failure(error)
             if failure is not None and (record is None or record.status is RecordStatus.DONE):
                 record, samples, adversarials = self._work.failed_record(cell, failure), None, None
-            self._store.write(record, samples, adversarials)
+            failure = self._write(cell, record, samples, adversarials) or failure
             if failure is not None:
                 self._note_failure(cell, failure)
             else:
                 self.outcome.done.append(cell.key)
                 self.progress.end(cell, "done", seconds=record.cost and record.cost.seconds)
         return True
+
+    def _write(
+        self,
+        cell: EvaluationCell,
+        record: EvaluationRecord,
+        samples: pd.DataFrame | None,
+        adversarials: Adversarials | None,
+    ) -> Failure | None:
+        """Writes a record, or a failed one in place of what has no stored form; then returns why it has none.
+
+        Raises:
+            ResultsError: The results folder cannot be written.
+        """
+        try:
+            self._store.write(record, samples, adversarials)
+        except Exception as error:
+            if isinstance(error, OSError) or isinstance(error.__cause__, OSError):  # the disk, not the record
+                raise
+            failure = _failure(error)
+            self._store.write(self._work.failed_record(cell, failure))
+            return failure
+        return None
 
     def _failed_need(self, needs: Collection[str]) -> tuple[bool, Failure | None]:
         """Returns whether another process trains what failed to train here and is needed, and why it failed.
@@ -234,4 +256,9 @@ def _in_one_line(failure: Failure) -> str:
 
 def _failure(error: Exception) -> Failure:
     text = "".join(traceback.format_exception(error))
-    return Failure(kind=type(error).__name__, message=str(error), traceback=text)
+    return Failure(kind=type(error).__name__, message=_storable(str(error)), traceback=_storable(text))
+
+
+def _storable(text: str) -> str:
+    """Returns a text without halves of characters, as in undecodable file names: UTF-8, and so a record, has none."""
+    return text.encode("utf-8", "backslashreplace").decode()

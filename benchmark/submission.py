@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +13,7 @@ from torch import Tensor
 from attacks.ball import Ball
 from registry import Budget
 from registry.errors import InputContractError
+from results.adversarials import read_arrays
 
 ARRAYS = {"adversarials": "(n, ...) float32 in [0, 1] or uint8", "sample_ids": "(n,) whole numbers"}
 LARGEST_FILE = 1 << 30
@@ -84,18 +82,8 @@ def check_ball(points: Tensor, sample_ids: np.ndarray, ball: Ball, budget: Budge
 def _arrays(content: bytes, path: Path) -> dict[str, np.ndarray]:
     expected = " and ".join(f"{name} {what}" for name, what in ARRAYS.items())
     try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            size = sum(entry.file_size for entry in archive.infolist())
-        if size > LARGEST_FILE:
-            raise ValueError(f"it unfolds to {size} bytes, at most {LARGEST_FILE}")
-        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-            if set(archive.files) != set(ARRAYS):
-                raise ValueError(f"it holds {', '.join(sorted(archive.files)) or 'no arrays'}")
-            arrays = {name: archive[name] for name in ARRAYS}
-        if not all(isinstance(values, np.ndarray) for values in arrays.values()):
-            raise ValueError("its members are no arrays")
-        return arrays
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+        return read_arrays(content, ARRAYS, LARGEST_FILE)
+    except ValueError as error:
         raise InputContractError(f"{path}: expected an npz file with {expected}, without pickles ({error})") from error
 
 

@@ -8,13 +8,12 @@ from enum import StrEnum
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 
 from benchmark.access import Subject
 from benchmark.assessment import full_precision
-from benchmark.batch_design import design_of
 from benchmark.evaluation_cell import load_dataset
+from benchmark.known_facts import other_cards, other_facts
 from benchmark.obstacles import base_chain, needs_weights
 from benchmark.oracles import seen_by
 from benchmark.recompute import Recomputed, WrongRecord, recompute
@@ -27,7 +26,7 @@ from registry.errors import BenchmarkError, DataMissingError, NewerSchemaError, 
 from results.budgets import as_budget
 from results.consistency import CLEAN, cascades, certificate_problems, stochastic, table_problems
 from results.record import EvaluationRecord, RecordStatus
-from results.sample_table import GROUP, SAMPLE_ID, WEIGHT
+from results.sample_table import SAMPLE_ID
 from results.statistics import is_binary
 from results.store import RecordStore
 
@@ -101,7 +100,7 @@ class Verifier:
         if record.status is not RecordStatus.DONE:
             raise _Skip("its evaluation failed, there is no number to verify")
         table = self._store.samples(record)
-        problems = table_problems(record, table)
+        problems = other_cards(record) + table_problems(record, table)
         adversarials = None
         if record.adversarials is not None:
             adversarials = self._store.adversarials(record)
@@ -117,7 +116,7 @@ class Verifier:
         if record.defense["randomness"] == Randomness.MODEL and _on_cpu(record) != (self._place.device == "cpu"):
             raise _Skip(f"made on {record.provenance.device}, whose random weights another kind of device cannot draw")
         subject, batch = self._subject(record), self._batch(record, table[SAMPLE_ID].to_numpy())
-        problems = _other_facts(batch, table)
+        problems = other_facts(batch, table)
         if problems:
             raise WrongRecord("; ".join(problems))
         with full_precision():
@@ -154,7 +153,7 @@ class Verifier:
             released = any((c.dataset, c.seed) == (dataset, seed) for c in part.checkpoints)
             absent = current_weights(part, dataset, seed, self._place.checkpoints) is None
             if needs_weights(part) and absent and not released:
-                raise _Skip(f"the weights of {part.name} on {dataset} for seed {seed} are not here")
+                raise _Skip(f"there are no current weights of {part.name} on {dataset} for seed {seed} here")
         model, info = defended_model(entry, spec, seed, self._place.checkpoints)
         model = model.to(self._place.device)
         return Subject(
@@ -182,19 +181,6 @@ def written_in_schema(store: RecordStore, key: str) -> int:
 
 def _on_cpu(record: EvaluationRecord) -> bool:
     return record.provenance.device.startswith("cpu")
-
-
-def _other_facts(batch: Batch, table: pd.DataFrame) -> list[str]:
-    """Returns what a sample table says of the samples themselves that is not what the data say."""
-    design = design_of(batch)
-    known = {GROUP: design.groups, WEIGHT: design.weights, "clean_label": batch.targets.get("label")}
-    problems = []
-    for name, expected in known.items():
-        if (expected is None) != (name not in table):
-            problems.append(f"its sample table {'has' if expected is None else 'lacks'} the column {name}")
-        elif expected is not None and not np.allclose(table[name].to_numpy(), np.asarray(expected), rtol=1e-5):
-            problems.append(f"the column {name} of its sample table is not that of the data")
-    return problems
 
 
 def _differences(record: EvaluationRecord, table, found: dict[str, Recomputed]) -> tuple[list[str], int]:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 
 from benchmark.cells import EvaluationCell, TrainingCell
 from benchmark.obstacles import base_chain, needs_weights
 from defenses import checkpoints
-from defenses.cards import joined, outdated
+from defenses.cards import joined, released, unfit
 from registry import DATASETS, DEFENSES, DefenseEntry
 from registry.errors import CheckpointError
 
@@ -26,8 +23,9 @@ def checkpoints_folder(results: Path) -> Path:
 def is_trained(cell: TrainingCell, folder: Path) -> bool:
     """Returns whether the weights of a training are present, or released for download."""
     entry = DEFENSES[cell.defense]
-    released = any((c.dataset, c.seed) == (cell.dataset, cell.seed) for c in entry.checkpoints)
-    return released or current_weights(entry, cell.dataset, cell.seed, folder) is not None
+    if released(entry, cell.dataset, cell.seed) is not None:
+        return True
+    return current_weights(entry, cell.dataset, cell.seed, folder) is not None
 
 
 def weights_sha256(cell: EvaluationCell, folder: Path) -> str | None:
@@ -40,20 +38,20 @@ def weights_sha256(cell: EvaluationCell, folder: Path) -> str | None:
 
 
 def current_weights(entry: DefenseEntry, dataset: str, seed: int, folder: Path) -> Path | None:
-    """Returns the weight file of a defense, or None where it is absent or outdated, see `defenses.cards.outdated`.
+    """Returns the weight file of a defense, or None where it is absent or outdated, see `defenses.cards.unfit`.
 
     Weights that were trained around others than the present ones of their base are outdated, too.
     """
     below = None if entry.base is None else _chain_sha256(DEFENSES[entry.base], dataset, seed, folder)
 
-    def is_current(card: Mapping[str, object]) -> bool:
-        return not outdated(card, entry, DATASETS[dataset], below)
+    def is_current(path: Path) -> bool:
+        return not unfit(path, entry, DATASETS[dataset], seed, below)
 
     path = checkpoints.find(entry.name, dataset, seed, folder, is_current=is_current)
     if path is None:
         return None
     try:
-        return path if is_current(checkpoints.read_card(path)) else None
+        return path if is_current(path) else None
     except CheckpointError:
         return None
 
@@ -67,11 +65,5 @@ def _chain_sha256(entry: DefenseEntry, dataset: str, seed: int, folder: Path) ->
         path = current_weights(link, dataset, seed, folder)
         if path is None:
             return None
-        digests.append(_sha256(path, path.stat().st_mtime_ns))
+        digests.append(checkpoints.file_sha256(path))
     return joined(digests)
-
-
-@cache
-def _sha256(path: Path, changed: int) -> str:
-    """Returns the checksum of a file; `changed` makes a rewritten file another question."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import errno
+import logging
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 
 import requests
+from filelock import FileLock, Timeout
 from urllib3.exceptions import HTTPError
 
 from datasets.file_check import check_file, looks_like_html
 from datasets.locate import VARIABLE, find_file
 from registry import Source
 from registry.errors import DataDamagedError, DataMissingError
+
+log = logging.getLogger(__name__)
 
 Progress = Callable[[int, int | None], None]
 """Is told bytes so far and bytes in all (None where the server does not say)."""
@@ -44,7 +49,7 @@ def download(source: Source, root: Path, progress: Progress | None = None) -> Pa
     """Returns the checked file of a source below the data folder, after fetching it where it is not there yet.
 
     A cut download is kept as `<file>.part` and resumed, now or by the next call. The file appears under its name
-    only when its size and checksums are right.
+    only when its size and checksums are right. Where another process is fetching it, this one waits for the outcome.
 
     Args:
         source: The file, its addresses in the order to try, its checksums.
@@ -60,21 +65,54 @@ def download(source: Source, root: Path, progress: Progress | None = None) -> Pa
         return target
     if not source.urls:
         raise DataMissingError(f"{source.filename} cannot be downloaded: no address is known; {source.how}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _alone(target):
+            if not _is_right(target, source):  # whoever was first may have left it
+                _fetch_from_any(source, target, progress)
+    except OSError as error:
+        raise DataMissingError(_disk_text(error, target)) from error
+    return target
+
+
+@contextmanager
+def _alone(target: Path) -> Iterator[None]:
+    """Lets one process at a time fetch a file; all of them at once where the file system has no locks.
+
+    The kernel frees the lock when its process ends, however it ends. The empty lock file stays: whoever waits has it.
+    """
+    lock = FileLock(target.with_name(f".{target.name}.lock"), thread_local=False)
+    with suppress(OSError, NotImplementedError):
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            log.warning("another process is fetching %s; waiting for it", target)
+            lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _fetch_from_any(source: Source, target: Path, progress: Progress | None) -> None:
+    """Fetches a file from the first address that gives it.
+
+    Raises:
+        DataMissingError: No address gives it.
+        DataDamagedError: None gives it, and one gives another file.
+        OSError: The disk refuses.
+    """
     part = target.with_name(target.name + ".part")
     failures: list[str] = []
     damaged = False
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        for url in source.urls:
-            try:
-                _fetch_from(url, part, source, progress)
-                part.replace(target)
-                return target
-            except (_Refused, _Cut, DataDamagedError) as error:
-                failures.append(f"{url}: {error}")
-                damaged = damaged or isinstance(error, DataDamagedError)
-    except OSError as error:
-        raise DataMissingError(_disk_text(error, target)) from error
+    for url in source.urls:
+        try:
+            _fetch_from(url, part, source, progress)
+            part.replace(target)
+            return
+        except (_Refused, _Cut, DataDamagedError) as error:
+            failures.append(f"{url}: {error}")
+            damaged = damaged or isinstance(error, DataDamagedError)
     kind = DataDamagedError if damaged else DataMissingError
     raise kind(
         f"could not download {source.filename} from {'; '.join(failures)}; "
@@ -82,14 +120,19 @@ def download(source: Source, root: Path, progress: Progress | None = None) -> Pa
     )
 
 
-def verify(source: Source, root: Path) -> Path:
+def verify(source: Source, root: Path, name: str = "") -> Path:
     """Returns the file of a source after comparing its size and checksums with the published ones.
+
+    Args:
+        source: The file and what was published of it.
+        root: The data folder.
+        name: Name of the data set; a folder of this name is looked into as well.
 
     Raises:
         DataMissingError: It is not in the data folder.
         DataDamagedError: It is not what was published.
     """
-    path = find_file(source, "", root)
+    path = find_file(source, name, root)
     advice = f"fetch it from {source.urls[0]}" if source.urls else source.how
     if path is None:
         raise DataMissingError(f"{root / source.filename} is not there; {advice}")

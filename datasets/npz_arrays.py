@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import lzma
+import tokenize
 import zipfile
 import zlib
 from pathlib import Path
@@ -12,8 +14,12 @@ from datasets.npz_unpack import LARGE, map_member
 from registry import DatasetSpec
 from registry.errors import DataDamagedError
 
-UNREADABLE = (OSError, ValueError, EOFError, KeyError, NotImplementedError, zipfile.BadZipFile, zlib.error)
-"""What reading a torn or foreign npz file raises."""
+UNREADABLE = (
+    *(AttributeError, EOFError, LookupError, MemoryError, OSError, OverflowError, SyntaxError, TypeError, ValueError),
+    RuntimeError,  # NotImplementedError and RecursionError are of this kind
+    *(lzma.LZMAError, tokenize.TokenError, zipfile.BadZipFile, zlib.error),
+)
+"""What zipfile and numpy raise on a torn or foreign npz file."""
 
 
 class NpzArrays:

@@ -6,19 +6,25 @@ import os
 import shutil
 import tempfile
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
 
 LARGE = 256 << 20
 """Arrays of more bytes than this are mapped; 256 MiB."""
+BLOCK = 1 << 20
+"""Bytes copied or read at a time."""
+
+_compared: set[tuple[Path, int]] = set()
+"""Unpacked files that this process has written or compared with their archive, each with its CRC-32."""
 
 
 def map_member(archive: zipfile.ZipFile, member: str, path: Path, sha256: str) -> np.ndarray | None:
     """Returns a read-only, memory-mapped array, or None where the disk refuses (read-only folder, no space).
 
     Args:
-        archive: The open npz file.
+        archive: The open npz file; it names the CRC-32 of the array, with which an unpacked file is compared once.
         member: Name of the array inside, e.g. "train_images.npy".
         path: The npz file; the array is unpacked into a folder beside it.
         sha256: Checksum of the npz file; an array unpacked from another version of it is never used.
@@ -29,13 +35,29 @@ def map_member(archive: zipfile.ZipFile, member: str, path: Path, sha256: str) -
     """
     folder = path.with_name(f"{path.name}.unpacked-{sha256[:16]}")
     target = folder / member
-    size = archive.getinfo(member).file_size
-    if not target.is_file() or target.stat().st_size != size:
-        try:
+    entry = archive.getinfo(member)
+    try:
+        if not _is_unpacked(target, entry):
             _unpack(archive, member, target)
-        except OSError:
-            return None
+    except OSError:
+        return None
+    _compared.add((target, entry.CRC))
     return np.load(target, mmap_mode="r", allow_pickle=False)
+
+
+def _is_unpacked(target: Path, entry: zipfile.ZipInfo) -> bool:
+    """Returns whether a file holds what the archive says; its bytes are read unless this process did so before."""
+    if not target.is_file() or target.stat().st_size != entry.file_size:
+        return False
+    return (target, entry.CRC) in _compared or _crc32(target) == entry.CRC
+
+
+def _crc32(path: Path) -> int:
+    found = 0
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            found = zlib.crc32(block, found)
+    return found
 
 
 def _unpack(archive: zipfile.ZipFile, member: str, target: Path) -> None:
@@ -44,7 +66,7 @@ def _unpack(archive: zipfile.ZipFile, member: str, target: Path) -> None:
     handle, name = tempfile.mkstemp(dir=target.parent, suffix=".part")
     try:
         with os.fdopen(handle, "wb") as file, archive.open(member) as packed:
-            shutil.copyfileobj(packed, file, 1 << 20)
+            shutil.copyfileobj(packed, file, BLOCK)
         Path(name).replace(target)
     except BaseException:
         Path(name).unlink(missing_ok=True)

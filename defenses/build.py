@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import nn
 
 from defenses import checkpoints
-from defenses.cards import joined, outdated
+from defenses.cards import joined, outdated, released, unfit
 from defenses.seeding import seeded
 from registry import DEFENSES, DatasetSpec, DefenseEntry, Source, resolve
 from registry.errors import CheckpointError
@@ -34,7 +34,8 @@ def defended_model(
     """Returns the trained model of an entry on the CPU, in eval mode, without gradients of its parameters.
 
     Weights are looked for in the repository, then below `folder`, then among the released ones of the entry, which
-    are downloaded into `folder`. An entry with a base and no recipe has the weights of its base alone.
+    are downloaded into `folder`, also in place of a file there without a card that is another one. An entry with a base
+    and no recipe has the weights of its base alone.
 
     Args:
         entry: What to build.
@@ -43,9 +44,9 @@ def defended_model(
         folder: Local folder of weights, or None to take only those of the repository.
 
     Raises:
-        CheckpointError: Weights are absent (the text says how to train them), refused, damaged, or of an older
-            revision of the defense or the data set, of other options of its recipe, or trained around other weights of
-            its base.
+        CheckpointError: Weights are absent (the text says how to train them), refused, damaged, without the card that
+            a training leaves, of an older revision of the defense or the data set, of other options of its recipe, or
+            trained around other weights of its base.
     """
     chain = _chain(entry)
     model: nn.Module | None = None
@@ -58,8 +59,9 @@ def defended_model(
             below = None if base is None else joined(digests)
             path = _weights(link, dataset, seed, folder, below)
             card = checkpoints.read_card(path)
-            _check_card(card, link, dataset, seed, path, below)
-            digests.append(checkpoints.load(path, model, base=base))
+            _check(path, card, link, dataset, seed, below)
+            release = None if card else released(link, dataset.name, seed)
+            digests.append(checkpoints.load(path, model, release and release.sha256, base=base))
             files.append(path)
     model.eval().requires_grad_(False)
     kept = {name: value for name, value in card.items() if name != "curve"}
@@ -91,9 +93,10 @@ def _has_weights(entry: DefenseEntry) -> bool:
 
 def _weights(entry: DefenseEntry, dataset: DatasetSpec, seed: int, folder: Path | None, below: str | None) -> Path:
     path = checkpoints.find(
-        entry.name, dataset.name, seed, folder, is_current=lambda card: not outdated(card, entry, dataset, below)
+        entry.name, dataset.name, seed, folder, is_current=lambda path: not unfit(path, entry, dataset, seed, below)
     )
-    path = path or _download(entry, dataset, seed, folder)
+    if path is None or (not checkpoints.read_card(path) and unfit(path, entry, dataset, seed, below)):
+        path = _download(entry, dataset, seed, folder) or path
     if path is None:
         raise CheckpointError(
             f"no weights of {entry.name} on {dataset.name} for seed {seed}; "
@@ -104,26 +107,27 @@ def _weights(entry: DefenseEntry, dataset: DatasetSpec, seed: int, folder: Path 
 
 def _download(entry: DefenseEntry, dataset: DatasetSpec, seed: int, folder: Path | None) -> Path | None:
     """Returns the released weights after fetching them into the folder, or None where none were released."""
-    released = [item for item in entry.checkpoints if (item.dataset, item.seed) == (dataset.name, seed)]
-    if not released or folder is None:
+    release = released(entry, dataset.name, seed)
+    if release is None or folder is None:
         return None
     from datasets.download import download  # only this path reaches the network
 
     name = checkpoints.checkpoint_path(Path(), entry.name, dataset.name, seed).as_posix()
-    source = Source(filename=name, sha256=released[0].sha256, urls=(released[0].url,))
+    source = Source(filename=name, sha256=release.sha256, urls=(release.url,))
     return download(source, folder, None)
 
 
-def _check_card(
-    card: dict[str, object], entry: DefenseEntry, dataset: DatasetSpec, seed: int, path: Path, below: str | None
+def _check(
+    path: Path, card: dict[str, object], entry: DefenseEntry, dataset: DatasetSpec, seed: int, below: str | None
 ) -> None:
-    """Raises CheckpointError where the card says that the weights are of something else."""
+    """Raises CheckpointError where the card says that the weights are of something else, or there should be one."""
+    again = f"train it again: python -m benchmark train {entry.name} --dataset {dataset.name} --seed {seed}"
     wanted = {"defense": entry.name, "dataset": dataset.name, "seed": seed}
     strangers = [
         f"{name} {card.get(name)!r}, expected {value!r}" for name, value in wanted.items() if card.get(name) != value
     ]
     if card and (difference := next(iter(strangers), "") or outdated(card, entry, dataset, below)):
-        raise CheckpointError(
-            f"{path} was trained for {difference}; "
-            f"train it again: python -m benchmark train {entry.name} --dataset {dataset.name} --seed {seed}"
-        )
+        raise CheckpointError(f"{path} was trained for {difference}; {again}")
+    if not card and (difference := unfit(path, entry, dataset, seed, below)):
+        remedy = again if entry.recipe is not None else "remove that file, so that the released one is downloaded"
+        raise CheckpointError(f"{path} has {difference}; {remedy}")

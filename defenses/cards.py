@@ -1,4 +1,4 @@
-"""What an entry asks of the card beside weights: its revision, that of the data set, and the options of its recipe."""
+"""What an entry asks of weights and the card beside them: revisions, recipe's options, a released file's checksum."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import fnmatch
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
-from registry import DatasetSpec, DefenseEntry, Recipe
+from defenses.checkpoints import card_path, file_sha256, read_card
+from registry import Checkpoint, DatasetSpec, DefenseEntry, Recipe
 
 
 def merged_options(recipe: Recipe, dataset_name: str) -> dict[str, object]:
@@ -22,6 +24,39 @@ def merged_options(recipe: Recipe, dataset_name: str) -> dict[str, object]:
 def joined(digests: Sequence[str]) -> str:
     """Returns the checksum of a chain of weight files, the innermost base first: of a single file its own."""
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+def released(entry: DefenseEntry, dataset_name: str, seed: int) -> Checkpoint | None:
+    """Returns the released weights of an entry for a data set and a training seed, or None."""
+    fitting = (item for item in entry.checkpoints if (item.dataset, item.seed) == (dataset_name, seed))
+    return next(fitting, None)
+
+
+def unfit(path: Path, entry: DefenseEntry, dataset: DatasetSpec, seed: int, base_sha256: str | None = None) -> str:
+    """Returns in words why a weight file is not that of the entry as it is, or "" where it is.
+
+    A file with a card is judged by the card, see `outdated`. One without has to be the released file where there is
+    one; else it is refused where the entry has a recipe, since a training that was killed while it wrote leaves such a
+    file; the weights of any other entry come from elsewhere, and nothing is asked of them.
+
+    Args:
+        path: The weight file.
+        entry: The defense.
+        dataset: The data set.
+        seed: The training seed.
+        base_sha256: Checksum of the weights of its base that are present; None where there are none to compare.
+
+    Raises:
+        CheckpointError: The card is no JSON object.
+    """
+    card = read_card(path)
+    if card:
+        return outdated(card, entry, dataset, base_sha256)
+    release = released(entry, dataset.name, seed)
+    if release is not None:
+        found = file_sha256(path)
+        return "" if found == release.sha256 else f"sha256 {found}, expected {release.sha256} as released"
+    return "" if entry.recipe is None else f"no card, expected {card_path(path).name} beside it"
 
 
 def outdated(

@@ -6,6 +6,8 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -40,15 +42,15 @@ def find(
     seed: int,
     folder: Path | None,
     *,
-    is_current: Callable[[Mapping[str, object]], bool] | None = None,
+    is_current: Callable[[Path], bool] | None = None,
 ) -> Path | None:
     """Returns the weight file, from the repository or else from a local folder of the same layout, or None.
 
     Args:
         defense, dataset, seed: Of what.
         folder: The local folder, or None.
-        is_current: `is_current(card)`: a file whose card is not gives way to one whose card is, so that a training
-            replaces outdated weights of the repository. An unreadable card is taken for current: `load` refuses it.
+        is_current: `is_current(path)`: a file that is not gives way to one that is, so that a training replaces
+            outdated weights of the repository. One with an unreadable card is taken for current: `load` refuses it.
     """
     paths = [checkpoint_path(root, defense, dataset, seed) for root in (COMMITTED, folder) if root is not None]
     present = [path for path in paths if path.is_file()]
@@ -56,9 +58,9 @@ def find(
     return next(iter(current or present), None)
 
 
-def _holds(path: Path, is_current: Callable[[Mapping[str, object]], bool]) -> bool:
+def _holds(path: Path, is_current: Callable[[Path], bool]) -> bool:
     try:
-        return is_current(read_card(path))
+        return is_current(path)
     except CheckpointError:
         return True
 
@@ -173,6 +175,16 @@ def read_card(path: Path) -> dict[str, object]:
     return card
 
 
+def file_sha256(path: Path) -> str:
+    """Returns the checksum of a file; one that was not written anew since the last time is not read again."""
+    return _file_sha256(path, path.stat().st_mtime_ns)
+
+
+@cache
+def _file_sha256(path: Path, changed: int) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def _stored(name: str, tensor: Tensor, is_parameter: bool) -> Tensor:
     """Returns the tensor as it goes to disk, in memory of its own."""
     tensor = tensor.detach().cpu().contiguous().clone()
@@ -203,7 +215,12 @@ def _fill(model: nn.Module, tensors: dict[str, Tensor], path: Path, present: Col
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """Writes a file so that nobody ever sees half of it."""
+    """Writes a file so that nobody ever sees half of it, and nothing is left where it cannot be written."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(content)
-    temporary.replace(path)
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    except BaseException:  # Ctrl-C, too
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise

@@ -13,7 +13,7 @@ from defenses.build import build_untrained, defended_model
 from defenses.cards import merged_options
 from defenses.recipes.resumption import resumable
 from defenses.seeding import seeded
-from registry import DEFENSES, DefenseEntry, resolve
+from registry import DATASETS, DEFENSES, TASKS, DatasetSpec, DefenseEntry, resolve
 from registry.errors import InvalidEntryError
 from registry.sources import TRAINING, sources_sha256
 
@@ -29,7 +29,10 @@ def train_defense(
 ) -> Path:
     """Trains a defense on a data set and writes its weights below a folder.
 
-    The state of an unfinished training lies beside where the weights will be; the same call goes on from it.
+    The state of an unfinished training lies beside where the weights will be; the same call goes on from it, unless the
+    code has changed: that of the repository, or what lies beside and below the files of the entries that take part. A
+    command that trains calls `registry.sources.sources_sha256` before anything else, so that the code is what it began
+    with.
 
     Args:
         entry: Must have a recipe; the weights of its base are looked for in the repository and below `folder`.
@@ -69,7 +72,7 @@ def train_defense(
         "device": device,
     }
     build = {"build": entry.card()["build"], "build_options": dict(entry.build_options), "torch": torch.__version__}
-    build["sources"] = sources_sha256(TRAINING)
+    build["sources"] = sources_sha256(TRAINING, _entry_files(entry, dataset.spec))
     with resumable(path, {**card, **build}):
         training = resolve(entry.recipe.train)(model, dataset, options, seed=seed, device=device, progress=progress)
         outcome = {
@@ -82,6 +85,16 @@ def train_defense(
         kept = checkpoints.kept_tensors(model, base, before) if base is not None else ()
         checkpoints.save(path, model, {**card, **outcome}, without=kept)
     return path
+
+
+def _entry_files(entry: DefenseEntry, spec: DatasetSpec) -> list[Path]:
+    """Returns the files that added a defense, its bases, a data set and its task; one that nobody added has none."""
+    chain = [entry]
+    while chain[-1].base is not None:
+        chain.append(DEFENSES[chain[-1].base])
+    parts = [*((DEFENSES, link.name) for link in chain), (DATASETS, spec.name), (TASKS, spec.task)]
+    origins = [registry.origin(name) for registry, name in parts if name in registry]
+    return [Path(origin.rpartition(":")[0]) for origin in origins]
 
 
 def _base_hint(entry: DefenseEntry) -> str:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
+import json
+import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
+from urllib.parse import quote
 
 from registry.errors import DuplicateEntryError, InvalidEntryError, UnknownEntryError
 
@@ -21,6 +24,11 @@ class Named(Protocol):
 
 
 T = TypeVar("T", bound=Named)
+
+LONGEST_NAME = 64
+"""Characters of a name as it stands in file names, percent-encoded: the lock of a cell carries three of them."""
+_NAME = re.compile(r"[^/.][^/]*")
+_DEEPEST = 8  # levels of a card that are searched for what has no JSON form
 
 
 class Registry(Generic[T]):
@@ -41,7 +49,8 @@ class Registry(Generic[T]):
         """Adds an entry and returns it.
 
         Raises:
-            InvalidEntryError: The entry is of another type than this registry holds.
+            InvalidEntryError: The entry is of another type than this registry holds, no record can be filed under its
+                name, or its card has no JSON form.
             DuplicateEntryError: An entry of this name (upper and lower case alike) is there already.
         """
         if not isinstance(entry, self._entry_type):
@@ -49,6 +58,8 @@ class Registry(Generic[T]):
                 f"expected a {self._entry_type.__name__} as {self.kind} entry, got {type(entry).__name__}"
             )
         origin = _caller()
+        _check_name(self.kind, entry.name)
+        _check_card(self.kind, entry)
         for name in self._entries:
             if name.lower() == entry.name.lower():
                 raise DuplicateEntryError(
@@ -113,6 +124,57 @@ class Registry(Generic[T]):
             return f"unknown {self.kind} {name!r}; did you mean {' or '.join(near)}?"
         known = ", ".join(self.names()[:20]) or "none"
         return f"unknown {self.kind} {name!r}; known: {known}"
+
+
+def _check_name(kind: str, name: object) -> None:
+    """Raises InvalidEntryError where the name cannot be part of a record's key and of file names."""
+    fits = isinstance(name, str) and name.isprintable() and _NAME.fullmatch(name)
+    if not fits or len(quote(name, safe="")) > LONGEST_NAME:
+        raise InvalidEntryError(
+            f"the name of a {kind} is text of 1 to {LONGEST_NAME} characters (percent-encoded) without '/' and line "
+            f"breaks that does not begin with '.', since records are filed under it; got {name!r}: give it another name"
+        )
+
+
+def _check_card(kind: str, entry: Any) -> None:
+    """Raises InvalidEntryError where the entry has a card, and the card cannot be written as JSON."""
+    if not hasattr(entry, "card"):
+        return
+    try:
+        card = entry.card()
+    except (AttributeError, TypeError, ValueError) as error:
+        raise InvalidEntryError(
+            f"{kind} {entry.name!r} has no card ({error}); name implementations as 'package.module:attribute', or give "
+            "plain functions, and write options as mappings"
+        ) from error
+    if not _is_json(card):
+        where, value = _culprit(card)
+        raise InvalidEntryError(
+            f"{kind} {entry.name!r}: its field {where} cannot be kept in records: expected text, finite numbers, lists "
+            f"and mappings of these by text, got {value!r:.80}; write it as one of them"
+        )
+
+
+def _is_json(value: object) -> bool:
+    try:
+        json.dumps(value, allow_nan=False, ensure_ascii=False, sort_keys=True).encode()
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return True
+
+
+def _culprit(card: Mapping[str, object]) -> tuple[str, object]:
+    """Returns the innermost part of a card that has no JSON form: its field, as in "recipe.options.lr", and value."""
+    path: list[str] = []
+    value: object = card
+    for _ in range(_DEEPEST):
+        parts = dict(enumerate(value)) if isinstance(value, list | tuple) else value
+        bad = [name for name, part in parts.items() if not _is_json(part)] if isinstance(parts, Mapping) else []
+        if not bad:
+            break
+        path.append(str(bad[0]))
+        value = parts[bad[0]]
+    return ".".join(path), value
 
 
 def _caller() -> str:

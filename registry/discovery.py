@@ -82,7 +82,7 @@ def _import_file(path: Path) -> BrokenEntry | None:
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = module
         spec.loader.exec_module(module)
-    except Exception as error:  # a contributor's file may raise anything
+    except (Exception, SystemExit) as error:  # a contributor's file may raise anything, or be a script that ends
         sys.modules.pop(name, None)
         for registry in ALL_REGISTRIES:
             for added in set(registry.names()) - before[registry.kind]:

@@ -9,7 +9,7 @@ from functools import cache
 from registry import DEFENSES, Budget, ThreatModel, load_entries
 from registry.errors import BenchmarkError, DamagedRecordError
 from results.budgets import as_budget, as_threat_model
-from results.record import BudgetResult, Card, EvaluationRecord
+from results.record import BudgetResult, Card, EvaluationRecord, RecordStatus
 
 DESCRIPTIVE = ("summary", "departures", "claims", "paper", "truth")
 """What an entry says of its defense beside what it is: words that are mended without a new revision."""
@@ -125,9 +125,11 @@ def read_cell(record: EvaluationRecord) -> Cell:
     """Returns a record with its cards read.
 
     Raises:
-        DamagedRecordError: A card lacks what pages need, or holds another type or an impossible budget.
+        DamagedRecordError: A card lacks what pages need, or holds another type or an impossible budget; or the record
+            is done without weights or scores.
     """
     try:
+        _check_finished(record)
         protocol = record.protocol
         return Cell(
             record=record,
@@ -141,10 +143,22 @@ def read_cell(record: EvaluationRecord) -> Cell:
         )
     except BenchmarkError as error:
         raise DamagedRecordError(f"a card of record {record.key} makes no sense: {error}") from error
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise DamagedRecordError(
             f"a card of record {record.key} lacks what pages need ({type(error).__name__}: {error}); evaluate it again"
         ) from error
+
+
+def _check_finished(record: EvaluationRecord) -> None:
+    """Raises an error where a done record lacks its weights or a mean score, or tells of an impossible escalation."""
+    if record.escalation is not None:
+        as_budget(record.escalation.budget)
+    if record.status is not RecordStatus.DONE:
+        return
+    if record.checkpoint is None:
+        raise ValueError("it is done, yet names no weights")
+    if "clean" not in record.clean or any("robust" not in result.metrics for result in record.budgets):
+        raise ValueError("it is done, yet a mean score is missing")
 
 
 def _dataset(card: Card) -> DatasetFacts:

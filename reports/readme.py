@@ -8,6 +8,8 @@ from pathlib import Path
 
 from registry import DATASETS
 from registry.errors import ResultsError
+from reports.markdown import escape
+from results.atomic_file import write_atomically
 
 BEGIN, END = "<!-- results: begin (made by python -m benchmark report) -->", "<!-- results: end -->"
 SMALLER = "Linf 4/255"
@@ -34,11 +36,15 @@ def with_tables(readme: str, leaderboard: str) -> str:
 
 
 def update(readme: Path, leaderboard: Path, *, check: bool) -> bool:
-    """Writes the tables of a README, or only compares them, and returns whether they were up to date."""
+    """Writes the tables of a README, or only compares them, and returns whether they were up to date.
+
+    Raises:
+        ResultsError: The marks are missing, or the file cannot be written and stays as it is.
+    """
     old = readme.read_text(encoding="utf-8")
     new = with_tables(old, leaderboard.read_text(encoding="utf-8"))
     if new != old and not check:
-        readme.write_text(new, encoding="utf-8")
+        write_atomically(readme, new.encode())
     return new == old
 
 
@@ -57,13 +63,14 @@ def _tables(rows: Iterable[Row]) -> str:
 def _table(title: str, rows: list[Row], smaller: Mapping[tuple[str, str], Row]) -> str:
     label, quality = rows[0]["threat_model"]["label"], rows[0]["quality"]
     graded = quality != "accuracy"
-    heads = [f"{title} (n {max(row['n'] for row in rows)}), {quality} in %", "seeds", "clean", f"robust at {label}"]
-    heads += ["95 % interval", f"at {SMALLER}", *([] if graded else ["balanced, clean → robust"]), "status"]
+    heads = [f"{title} (n {max(row['n'] for row in rows)}), {escape(quality)} in %", "seeds", "clean"]
+    heads += [f"robust at {label}", "95 % interval", f"at {SMALLER}"]
+    heads += [*([] if graded else ["balanced, clean → robust"]), "status"]
     lines = [_line(heads), _line(["---"] * len(heads))]
     for row in sorted(rows, key=lambda row: (row["rank"] is None, -_best(row), row["defense"])):
         other = smaller.get((row["dataset"], row["defense"]))
         low, high = row["best_known_interval"] or row["robust_interval"]
-        cells = [row["defense"], str(len(row["seeds"])), _percent(row["clean"]), _bound(row)]
+        cells = [escape(row["defense"]), str(len(row["seeds"])), _percent(row["clean"]), _bound(row)]
         cells += [f"{_percent(low)}-{_percent(high)}", _bound(other) if other else ""]
         cells += [] if graded else [_balanced(row)]
         lines.append(_line([*cells, row["status"]]))

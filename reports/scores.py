@@ -177,7 +177,7 @@ class ContestScores:
         if key not in self._tables:
             try:
                 self._tables[key] = _as_table(cell, self._samples(cell.record))
-            except (ResultsError, InputContractError, KeyError) as error:
+            except (ResultsError, InputContractError, KeyError, TypeError, ValueError) as error:
                 self.lost[key] = str(error)
                 self._tables[key] = None
         return self._tables[key]

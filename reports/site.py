@@ -136,7 +136,7 @@ def _write(path: Path, content: bytes) -> None:
             file.write(content)
         Path(temporary).chmod(0o644)
         Path(temporary).replace(path)
-    except OSError:
+    except BaseException:  # Ctrl-C, too, leaves no half file
         with suppress(OSError):
             Path(temporary).unlink()
         raise

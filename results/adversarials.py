@@ -8,9 +8,12 @@ steps of `scale * eps / level`, or, where no such form does, its exact values.
 from __future__ import annotations
 
 import io
+import lzma
+import math
+import tokenize
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -26,6 +29,12 @@ LARGEST_LEVEL = 127
 """Finest steps that int8 holds."""
 LARGEST_FILE = 1 << 30
 """Bytes that a file may unfold to; a larger one is refused before it is unfolded."""
+UNREADABLE = (
+    *(AttributeError, EOFError, LookupError, MemoryError, OSError, OverflowError, SyntaxError, TypeError, ValueError),
+    RuntimeError,  # NotImplementedError and RecursionError are of this kind
+    *(lzma.LZMAError, tokenize.TokenError, zipfile.BadZipFile, zlib.error),
+)
+"""What zipfile and numpy raise on a torn, foreign or crafted npz file."""
 
 _ARRAYS = {
     "version": (np.int32, 0),
@@ -41,6 +50,8 @@ _ARRAYS = {
     "exact": (np.uint8, 2),
 }
 """Arrays of a file, each with its dtype and number of axes."""
+_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+"""How the header of an array is read, by the version of its layout."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,24 +154,57 @@ def unpack(content: bytes, origin: str) -> Adversarials:
     """
     try:
         return _build(_read(content))
-    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+    except (ValueError, MemoryError) as error:
         raise DamagedRecordError(f"{origin}: no file of adversarials ({error}); {WHAT_TO_DO}") from error
 
 
+def read_arrays(content: bytes, names: Collection[str], largest: int) -> dict[str, np.ndarray]:
+    """Returns the arrays of an npz file that nobody vouches for; nothing in it is ever unpickled.
+
+    Args:
+        content: Bytes of the file.
+        names: The arrays that it must hold, and no others.
+        largest: Bytes that it may unfold to.
+
+    Raises:
+        ValueError: It is no such file, or an array says that it is larger than what is there.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            entries = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
+            size = sum(entry.file_size for entry in archive.infolist())
+            if size > largest:
+                raise ValueError(f"it unfolds to {size} bytes, at most {largest}")
+            if set(entries) != set(names):
+                raise ValueError(f"expected arrays {', '.join(sorted(names))}, it holds {', '.join(sorted(entries))}")
+            return {name: _read_array(archive, entries[name]) for name in names}
+    except UNREADABLE as error:
+        raise ValueError(str(error) or type(error).__name__) from error
+
+
+def _read_array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> np.ndarray:
+    """Returns one array, after comparing the size that its header names with the bytes that are there."""
+    with archive.open(entry) as file:
+        try:
+            version = np.lib.format.read_magic(file)
+        except ValueError as error:
+            raise ValueError(f"{entry.filename} is no array ({error})") from error
+        if version not in _HEADERS:
+            raise ValueError(f"{entry.filename} has layout {version}, known are {list(_HEADERS)}")
+        shape, _, dtype = _HEADERS[version](file)
+    named = math.prod(shape) * dtype.itemsize
+    if named > entry.file_size and not dtype.hasobject:
+        raise ValueError(f"{entry.filename} names {named} bytes, it holds {entry.file_size}")
+    with archive.open(entry) as file:
+        return np.lib.format.read_array(file, allow_pickle=False)
+
+
 def _read(content: bytes) -> dict[str, np.ndarray]:
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        size = sum(entry.file_size for entry in archive.infolist())
-    if size > LARGEST_FILE:
-        raise ValueError(f"it unfolds to {size} bytes, at most {LARGEST_FILE}")
-    with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-        if set(archive.files) != set(_ARRAYS):
-            raise ValueError(f"expected arrays {sorted(_ARRAYS)}, got {sorted(archive.files)}")
-        arrays = {name: archive[name] for name in _ARRAYS}
+    arrays = read_arrays(content, _ARRAYS, LARGEST_FILE)
     for name, (dtype, axes) in _ARRAYS.items():
         found = arrays[name]
-        if not isinstance(found, np.ndarray) or found.dtype != dtype or found.ndim != axes:
-            kind = getattr(found, "dtype", "no array")
-            raise ValueError(f"expected {name} of {np.dtype(dtype)} with {axes} axes, got {kind}")
+        if found.dtype != dtype or found.ndim != axes:
+            raise ValueError(f"expected {name} of {np.dtype(dtype)} with {axes} axes, got {found.dtype}")
     if arrays["version"] != VERSION:
         raise ValueError(f"its layout has version {arrays['version']}, this checkout reads {VERSION}")
     return arrays
@@ -169,7 +213,7 @@ def _read(content: bytes) -> dict[str, np.ndarray]:
 def _build(arrays: dict[str, np.ndarray]) -> Adversarials:
     shape = tuple(int(edge) for edge in arrays["shape"])
     levels, scales = arrays["levels"].astype(np.int64), arrays["scales"]
-    m, size = len(levels), int(np.prod(shape, dtype=np.int64))
+    m, size = len(levels), math.prod(shape)
     if {len(arrays[name]) for name in ("sample_ids", "budgets", "scales")} != {m}:
         raise ValueError("its arrays differ in length")
     if not 0 < size <= LARGEST_FILE or m * size > LARGEST_FILE or (m and levels.max() > LARGEST_LEVEL):

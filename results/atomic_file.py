@@ -30,11 +30,13 @@ def write_atomically(path: Path, content: bytes) -> None:
         temporary.chmod(0o644)  # temporary files are private to their user, results are not
         temporary.replace(path)
         _sync_folder(path.parent)
-    except OSError as error:
+    except BaseException as error:  # Ctrl-C, too, leaves no half file
         if temporary is not None:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
-        raise cannot_write(path.parent, error) from error
+        if isinstance(error, OSError):
+            raise cannot_write(path.parent, error) from error
+        raise
 
 
 def cannot_write(folder: Path, error: OSError) -> ResultsError:

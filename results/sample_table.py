@@ -9,7 +9,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from registry.errors import ResultsError
+from registry.errors import DamagedRecordError, ResultsError
+from results.migrate import WHAT_TO_DO
 
 SAMPLE_ID = "sample_id"
 """Column every table starts with: the sample's row in its split."""
@@ -22,6 +23,8 @@ Tables of data sets where that is not known lack it.
 
 WEIGHT = "weight"
 """Column of how much a sample's score counts in means, in tables of several labels; elsewhere all count alike."""
+_NUMBERS = ("clean_score", "score_", "step_", "certified_", WEIGHT)
+"""Beginnings of the columns that hold numbers, whatever the task."""
 
 
 def score_column(budget_index: int) -> str:
@@ -54,14 +57,42 @@ def to_parquet(samples: pd.DataFrame) -> bytes:
     return buffer.getvalue()
 
 
-def from_parquet(content: bytes) -> pd.DataFrame:
-    """Returns the table that Parquet bytes hold."""
-    return pq.read_table(io.BytesIO(content)).to_pandas()
+def from_parquet(content: bytes, origin: str) -> pd.DataFrame:
+    """Returns the table that Parquet bytes hold.
+
+    Args:
+        content: Bytes of the file.
+        origin: Where it comes from, for error texts.
+
+    Raises:
+        DamagedRecordError: It is no Parquet, names its samples not at all or twice, or holds a score that is no number.
+    """
+    try:
+        samples = pq.read_table(io.BytesIO(content)).to_pandas(ignore_metadata=True)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise DamagedRecordError(f"{origin}: no sample table in Parquet ({error}); {WHAT_TO_DO}") from error
+    problem = _problem(samples)
+    if problem:
+        raise DamagedRecordError(f"{origin}: {problem}; {WHAT_TO_DO}")
+    return samples
 
 
 def sha256_of(content: bytes) -> str:
     """Returns the checksum of a file's content, in hexadecimal."""
     return hashlib.sha256(content).hexdigest()
+
+
+def _problem(samples: pd.DataFrame) -> str:
+    """Returns why a table cannot be used, or an empty text."""
+    if SAMPLE_ID not in samples.columns:
+        return f"expected a column {SAMPLE_ID!r}, got {list(samples.columns)}"
+    ids = samples[SAMPLE_ID]
+    if not pd.api.types.is_integer_dtype(ids):
+        return f"expected whole numbers as {SAMPLE_ID}, got {ids.dtype}"
+    if ids.duplicated().any():
+        return f"expected one row per sample, got {SAMPLE_ID} {ids[ids.duplicated()].iloc[0]} twice"
+    texts = [name for name in samples if name.startswith(_NUMBERS) and not pd.api.types.is_numeric_dtype(samples[name])]
+    return f"expected numbers in the columns {', '.join(texts)}, got other values" if texts else ""
 
 
 def _stored_type(table: pa.Table, field: pa.Field) -> pa.DataType:

@@ -67,8 +67,8 @@ class RecordStore:
         return unquote(path.relative_to(self.folder).with_suffix("").as_posix())
 
     def keys(self) -> tuple[str, ...]:
-        """Returns the keys of all records, sorted, without reading them."""
-        return tuple(sorted(self.key_of(path) for path in self.folder.glob("*/*/*.json")))
+        """Returns the keys of all records, sorted, without reading them; files under other names are no records."""
+        return tuple(sorted(self.key_of(path) for path in self.folder.glob("*/*/*.json") if self._is_named(path)))
 
     def read(self, key: str) -> EvaluationRecord | None:
         """Returns the record of this key, done or failed, or None where there is none.
@@ -149,10 +149,10 @@ class RecordStore:
 
         Raises:
             ResultsError: The record has none, or its file is missing.
-            DamagedRecordError: The file's checksum is another one.
+            DamagedRecordError: The file's checksum is another one, or it is no sample table.
         """
         path = self.samples_path(record)
-        return from_parquet(_checked(path, record.samples.sha256, record.key))
+        return from_parquet(_checked(path, record.samples.sha256, record.key), str(path))
 
     def adversarials_path(self, record: EvaluationRecord) -> Path:
         """Returns where the certificates of a record lie.
@@ -206,6 +206,13 @@ class RecordStore:
             yield lock if lock.is_locked else None
         finally:
             lock.release()
+
+    def _is_named(self, path: Path) -> bool:
+        """Returns whether a file lies where the record of some key would: editors and systems leave others."""
+        try:
+            return self.path_of(self.key_of(path)) == path
+        except (ResultsError, UnicodeError):  # no key, or bytes that no key has
+            return False
 
     def _read(self, path: Path) -> EvaluationRecord:
         try:

@@ -58,6 +58,10 @@ class Verdict:
     """Red flags of all records, in order."""
 
 
+BY_PROBES = "probes"
+"""Member under which records list what the soundness probes broke; where no sample is right, none is probed."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Facts:
     """One record at the ranked budget."""
@@ -93,7 +97,7 @@ def verdict(
         return Verdict(status=VerdictStatus.UNVERIFIED, reasons=("not evaluated yet",), flags=())
     budget = as_budget(budget)
     results = [_result(record, budget) for record in records]
-    union = tuple(dict.fromkeys(name for result in results if result for name in _planned(result)))
+    union = tuple(dict.fromkeys(name for result in results if result for name in _planned(result) if name != BY_PROBES))
     all_facts = [
         _Facts(record=record, result=result, planned=union, tried=names)
         for record, result, names in zip(records, results, tried or [None] * len(records), strict=True)

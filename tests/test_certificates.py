@@ -17,7 +17,7 @@ from benchmark.certificates import with_certificates
 from datasets.batch import Batch
 from defenses.architectures.normalize import Normalize
 from defenses.build import defended_model
-from defenses.certified import intervals, smoothing
+from defenses.certified import closed_form, intervals, smoothing
 from defenses.certified.smoothing import Smoothed
 from defenses.recipes import distillation, interval_training
 from registry import DATASETS, DEFENSES, Budget, Norm, linf, load_entries
@@ -89,6 +89,46 @@ def test_lowest_margins_lie_under_those_of_an_attack_and_are_exact_without_a_bal
     certified = intervals.certify(model.float(), labelled(model, inputs.float()), [linf(e) for e in (0.001, 0.05, 0.5)])
     counts = certified.sum(1).tolist()
     assert counts[0] > counts[1] >= counts[2] == 0
+
+
+def steep_linear() -> nn.Module:
+    """Returns logits (p + 1e8 q, 0) of images of two pixels p and q."""
+    layer = nn.Linear(2, 2, bias=False)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[1.0, 1e8], [0.0, 0.0]]))
+    return nn.Sequential(nn.Flatten(), layer)
+
+
+def steep_intervals() -> nn.Sequential:
+    """Returns logits (p + 1e8 max(q - 1/2, 0), 0) of images of two pixels p and q."""
+    first, last = nn.Linear(2, 2), nn.Linear(2, 2)
+    with torch.no_grad():
+        first.weight.copy_(torch.tensor([[1.0, 0.0], [0.0, 1e8]]))
+        first.bias.copy_(torch.tensor([0.0, -5e7]))
+        last.weight.copy_(torch.tensor([[1.0, 1.0], [0.0, 0.0]]))
+        last.bias.zero_()
+    return nn.Sequential(nn.Flatten(), first, nn.ReLU(), last)
+
+
+STEEP = [(closed_form.certify_linear, steep_linear), (intervals.certify, steep_intervals)]
+
+
+@pytest.mark.parametrize(("certify", "build"), STEEP, ids=["linear", "intervals"])
+def test_the_certificate_of_a_sample_does_not_depend_on_its_neighbours(certify, build):
+    inputs = torch.tensor([[0.3, 0.0], [0.3, 1.0]]).reshape(2, 1, 1, 2)
+    batch = labelled(build(), inputs)
+    assert batch.targets["label"].tolist() == [0, 0]
+    together = certify(build(), batch, [linf(0.1)])
+    alone = torch.cat([certify(build(), batch.take(torch.tensor([row])), [linf(0.1)]) for row in (0, 1)], 1)
+    assert torch.equal(together, alone)
+    assert together.tolist() == [[1.0, 1.0]]
+
+
+@pytest.mark.parametrize(("certify", "build"), STEEP, ids=["linear", "intervals"])
+def test_margins_within_rounding_are_not_certified(certify, build):
+    batch = labelled(build(), torch.tensor([0.5, 0.0]).reshape(1, 1, 1, 2))
+    budgets = [linf(eps) for eps in (0.4, 0.5 * (1 - 4e-6))]  # of a margin of 0.5 they leave 0.1 and 2e-6
+    assert certify(build(), batch, budgets)[:, 0].tolist() == [1.0, 0.0]
 
 
 def test_interval_training_proves_more_than_standard_training():

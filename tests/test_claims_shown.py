@@ -52,3 +52,13 @@ def test_claims_at_a_ranked_budget_and_on_clean_images_show_what_was_measured(tm
     robust, clean = lines(tmp_path, (make_claim(), replace(make_claim(), budget=None, metric="clean_accuracy")))
     assert "n 156" in robust and "30.1" in robust
     assert "89.7" in clean and "clean, n 156" in clean
+
+
+@pytest.mark.parametrize("name", ["Madry2018PGDAT", "Undefended"])
+def test_without_claims_a_page_says_what_was_entered_and_not_what_was_published(name, tmp_path):
+    defense = make_defense(name)
+    build_site(write_store(tmp_path / "records", [make_record(defense=defense)]), tmp_path / "site")
+    text = (tmp_path / f"site/defenses/{name}.html").read_text()
+    section = text[text.index("Claimed and measured") :].split("</section>")[0]
+    assert "None entered: its entry lists no published number." in section
+    assert ("Its paper may publish some, for other data sets and budgets" in section) == (defense.paper is not None)

@@ -151,6 +151,14 @@ def test_a_reader_that_has_seen_enough_is_no_error():
         (["rnu"], "unknown command 'rnu'; did you mean run"),
         (["run"], "the following arguments are required: --suite"),
         (["run", "--suite", "smoke", "--seeds", "0,x"], "expected whole numbers with commas, e.g. 0,1,2, got '0,x'"),
+        (
+            ["run", "--suite", "smoke", "--dry-run", "--seeds", f"0,{2**62}"],
+            f"a whole number from 0 to {2**62 - 1}, got '{2**62}'",
+        ),
+        (
+            ["train", "JPEG", "--dataset", "phantom2", "--seed", "9" * 5000],
+            f"a whole number from 0 to {2**62 - 1}, got",
+        ),
         (["run", "--suite", "smoke", "--n", "0"], "expected a whole number of 1 or more, got '0'"),
         (["run", "--suite", "smoke", "--retry"], "unrecognized arguments: --retry"),
         (["train", "JPEG"], "the following arguments are required: --dataset"),

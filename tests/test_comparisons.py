@@ -134,7 +134,7 @@ def test_finite_differences_follow_a_gradient_that_is_hidden():
     broken = [int((outcome.budgets[0].scores == 0).sum()) for outcome in (blind, found, known)]
     assert broken[0] < broken[1] and broken[1] >= broken[2] - 4
     attack_ = FiniteDifferences(iterations=2, pairs=3)
-    assert attack_.steps == 14
+    assert attack_.steps == 15
 
 
 def test_an_estimate_is_exact_where_the_objective_is_linear():

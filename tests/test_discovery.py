@@ -77,6 +77,8 @@ def test_a_file_and_a_folder_outside_the_repository(folder):
     [
         ("def (:\n", "SyntaxError: invalid syntax (line 1)"),
         ("raise RuntimeError('on purpose')\n", "RuntimeError: on purpose"),
+        ("import sys\nsys.exit(0)\n", "SystemExit: 0"),
+        ("raise SystemExit('usage: mine.py')\n", "SystemExit: usage: mine.py"),
         ("import nothing_of_this_name\n", "ModuleNotFoundError: No module named 'nothing_of_this_name'"),
     ],
 )

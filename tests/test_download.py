@@ -2,11 +2,14 @@
 
 import errno
 import hashlib
+import logging
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from datasets import download as module
 from datasets.download import download, verify
@@ -108,7 +111,7 @@ def source(server, *paths, **changes) -> Source:
 
 
 def left_over(root) -> list[str]:
-    return sorted(path.name for path in root.rglob("*") if path.is_file())
+    return sorted(path.name for path in root.rglob("*") if path.is_file() and path.suffix != ".lock")
 
 
 def test_a_file_comes_whole_and_progress_is_told(server, tmp_path):
@@ -261,3 +264,38 @@ def test_verify(server, tmp_path):
     path.write_bytes(CONTENT[:-1])
     with pytest.raises(DataDamagedError, match="truncated"):
         verify(wanted, tmp_path)
+
+
+def test_verify_looks_into_the_folder_of_the_data_set(server, tmp_path):
+    path = tmp_path / "tiny_64/tiny.npz"
+    path.parent.mkdir()
+    path.write_bytes(CONTENT)
+    assert verify(source(server, "good"), tmp_path, "tiny_64") == path
+
+
+def test_a_file_that_another_process_fetches_is_waited_for(server, tmp_path, caplog):
+    target, found = tmp_path / "tiny/tiny.npz", []
+    target.parent.mkdir()
+    with FileLock(target.with_name(".tiny.npz.lock"), thread_local=False), caplog.at_level(logging.WARNING):
+        thread = threading.Thread(target=lambda: found.append(download(source(server, "good"), tmp_path)))
+        thread.start()
+        deadline = time.monotonic() + 20
+        while "waiting for it" not in caplog.text and not found and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert not found
+        target.write_bytes(CONTENT)
+    thread.join(20)
+    assert found == [target] and server.seen == []
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOLCK, "no locks"), NotImplementedError("no flock"), None])
+def test_with_or_without_locks_a_file_is_fetched_and_no_lock_is_left_held(server, tmp_path, monkeypatch, error):
+    def refuse(self, *arguments, **options):
+        raise error
+
+    with monkeypatch.context() as patched:
+        if error is not None:
+            patched.setattr(FileLock, "acquire", refuse)
+        assert download(source(server, "good"), tmp_path).read_bytes() == CONTENT
+    with FileLock(tmp_path / "tiny/.tiny.npz.lock", timeout=0) as free:
+        assert free.is_locked

@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torch.fx import GraphModule
 
-from attacks.soundness.hidden_paths import declare_stages, inner_logits, inner_network
+from attacks.soundness.hidden_paths import declare_stages, has_stages, inner_logits, inner_network
 from attacks.soundness.views import all_views, first_view, private
 from registry import CellFacts
 from tests.soundness_toys import MARGIN, SHAPE, Rounded, Saturating, Scaled, cell, examined, flat_linear
-from tests.toys import Quantise, Sine, batch_for, cnn, images
+from tests.toys import Quantise, Sine, batch_for, cnn, images, linear
 
 LINEAR = flat_linear()
 
@@ -81,7 +82,7 @@ def test_votes_are_seen_through_without_a_twin():
 def test_views_of_a_model():
     batch = batch_for(LINEAR, images(8, shape=SHAPE))
     model = nn.Sequential(Rounded(256), Saturating(LINEAR))
-    access, _, facts = cell(model, batch, twin=LINEAR)
+    access, _, facts = cell(model, batch, twin=linear(2, shape=SHAPE, seed=5))
     views = all_views(private(access), batch)
     assert [view.name for view in views] == ["true gradient", "BPDA", "inner logits", "inner network", "twin"]
     assert [view.transfers for view in views] == [False, False, False, True, True]
@@ -93,3 +94,21 @@ def test_views_of_a_model():
     )
     targeted = views[0].members(CellFacts(task="classification", n_classes=3), ("margin", "targeted-margin"), 9, 5)
     assert [member.options["restarts"] for member in targeted] == [5, 2]
+
+
+def test_a_twin_that_is_the_inner_network_is_no_view_of_its_own():
+    batch = batch_for(LINEAR, images(8, shape=SHAPE))
+    access, *_ = cell(nn.Sequential(Rounded(256), LINEAR), batch, twin=LINEAR)
+    assert [view.name for view in all_views(private(access), batch)] == ["true gradient", "BPDA", "inner network"]
+
+
+def test_views_search_a_faster_copy_and_the_model_judges():
+    network = cnn(2)
+    batch = batch_for(network, images(8, shape=(1, 8, 8)))
+    access, *_ = cell(nn.Sequential(Rounded(256), network), batch)
+    views = {view.name: view for view in all_views(private(access), batch, own="exact")}
+    through = views["BPDA"]
+    assert isinstance(through.access.search.model, GraphModule)
+    assert not isinstance(through.access.victim.model, GraphModule)
+    assert has_stages(through.access.search.model)
+    assert isinstance(views["inner network"].gradient_of.model, GraphModule)

@@ -151,7 +151,8 @@ def test_features_need_not_look_like_outputs():
     model, _ = purified()
     batch, rules, *_ = cell(model, AIMED)
     task, labels = MultiLabelClassification(3), (model(batch.inputs) > 0).to(torch.float32)
-    subject, batch = Subject(model=model, task=task, spec=SPEC), batch.with_target("labels", labels)
+    subject = Subject(model=model, task=task, spec=SPEC)
+    batch = batch.with_target("labels", labels).with_target("weights", torch.ones_like(labels))
     access, facts = access_to(subject, batch, rules, slots=16, seed=0)
     (found,) = run_protocol(access, batch, rules, facts).budgets
     assert found.members[0].errors == 0 and (found.scores < 1).any()

@@ -158,6 +158,20 @@ def test_large_images_are_mapped_from_the_disk_once(tmp_path, monkeypatch):
     assert torch.equal(again.inputs[1, 0] * 255, torch.from_numpy(plain["train_images"][5]).float())
 
 
+def test_an_unpacked_array_of_other_bytes_is_unpacked_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(npz_arrays, "LARGE", 100)
+    monkeypatch.setattr(npz_unpack, "_compared", set())
+    read_changed(tmp_path)
+    (unpacked,) = tmp_path.glob("tiny/*.unpacked-*/train_images.npy")
+    content = unpacked.read_bytes()
+    unpacked.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    monkeypatch.setattr(npz_unpack, "_compared", set())  # as in another process
+    images = SPEC.load(tmp_path).splits["train"].images
+    assert isinstance(images, np.memmap) and np.array_equal(images[:, 0], tiny_arrays(SPEC)["train_images"])
+    monkeypatch.setattr(npz_unpack, "_crc32", lambda path: pytest.fail("compared twice in one process"))
+    SPEC.load(tmp_path)
+
+
 def test_a_changed_file_is_unpacked_anew(tmp_path, monkeypatch):
     monkeypatch.setattr(npz_arrays, "LARGE", 100)
     read_changed(tmp_path)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from attacks.ball import ball_for
 from attacks.judging import FINAL, judge_scores
 from attacks.soundness.audit import audit
-from attacks.soundness.comparisons import Comparisons
+from attacks.soundness.comparisons import Comparisons, clear_gap
 from attacks.soundness.convergence import not_converged
 from attacks.soundness.fresh import Cell, run_fresh
 from attacks.soundness.views import TRUE, View
@@ -155,12 +155,12 @@ def test_graded_scores_are_compared_by_how_low_they_are():
     runs = {name: SimpleNamespace(scores=value, broken=value < 0.5) for name, value in scores.items()}
     some = Comparisons.__new__(Comparisons)
     some._rows = torch.arange(20)
-    some._graded = True
+    some._gap = clear_gap(CellFacts(task="segmentation", n_classes=2))
     assert some._compare(runs["low"], runs["high"]).red
     assert some._compare(runs["high"], runs["low"]).expected == 20
     assert (
         some._compare(runs["same"], runs["high"]).unexpected,
         some._compare(runs["same"], runs["high"]).p_value,
     ) == (0, 1)
-    some._graded = False
+    some._gap = clear_gap(CellFacts(task="classification", n_classes=2))
     assert not some._compare(runs["low"], runs["high"]).red

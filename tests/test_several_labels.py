@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from sklearn.metrics import balanced_accuracy_score
@@ -20,7 +19,6 @@ from benchmark.obstacles import base_chain, defense_obstacle, protocol_obstacle
 from benchmark.rounding import judge_with_doubt
 from benchmark.summary import Summary
 from benchmark.validation.defense import Bench, _behaviour, _few
-from benchmark.verification import _other_facts
 from datasets.batch import Batch, Dataset, Split
 from datasets.tasks.classification import MultiLabelClassification, label_weights
 from registry import DATASETS, DEFENSES, PROTOCOLS, Member, load_entries
@@ -168,16 +166,6 @@ def test_of_part_of_a_split_the_perfect_score_is_1():
     assert weights.mean() != pytest.approx(1, abs=0.01)
     assert part.mean(torch.ones(9)) == pytest.approx(1)
     assert mean_estimate(np.ones(9), True, design_of(part)).high == 1
-
-
-def test_verify_compares_weights_groups_and_labels_with_the_data():
-    batch = batch_of(LABELS, weights=label_weights(LABELS))
-    table = pd.DataFrame({WEIGHT: label_weights(LABELS).mean(1)})
-    assert _other_facts(batch, table) == []
-    assert "weight of its sample table is not that of the data" in _other_facts(batch, table * 1.1)[0]
-    assert "lacks the column weight" in _other_facts(batch, table.drop(columns=WEIGHT))[0]
-    assert "has the column group" in _other_facts(batch, table.assign(group=0))[0]
-    assert "has the column clean_label" in _other_facts(batch, table.assign(clean_label=0))[0]
 
 
 class Fixed(nn.Module):

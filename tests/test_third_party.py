@@ -6,12 +6,13 @@ import pyautoattack.autoattack as published
 import pytest
 import torch
 from pyautoattack import AutoAttack
+from pyautoattack.autopgd_base import APGDAttack
 
 from attacks.third_party import CountedModel, fitting_members
 from attacks.victim import ModelVictim
 from datasets.tasks.classification import Classification
-from registry import Member, Norm
-from tests.toys import attack, batch_for, cnn, images, linear, protocol_of, robust_gap
+from registry import Member, Norm, Randomness
+from tests.toys import NoisyInput, attack, batch_for, cnn, images, linear, protocol_of, robust_gap
 
 EPS = 0.02
 
@@ -72,6 +73,41 @@ def test_members_that_fit():
     assert fitting_members(2) == ("apgd-ce", "fab", "square")
     assert fitting_members(3) == ("apgd-ce", "apgd-dlr", "fab", "square")
     assert fitting_members(4) == fitting_members(10) == ("apgd-ce", "apgd-t", "fab-t", "square")
+    assert fitting_members(2, stochastic=True) == ("apgd-ce",)
+    assert fitting_members(3, stochastic=True) == fitting_members(10, stochastic=True) == ("apgd-ce", "apgd-dlr")
+
+
+@pytest.fixture
+def runs_of_apgd(monkeypatch):
+    """Returns the loss, the draws of a gradient and the number of gradients of samples of every run of Auto-PGD."""
+    found, run = [], APGDAttack.attack_single_run
+
+    def recorded(self, x, y, *args, **options):
+        found.append((self.loss, self.eot_iter, (self.n_iter + 1) * len(x)))
+        return run(self, x, y, *args, **options)
+
+    monkeypatch.setattr(APGDAttack, "attack_single_run", recorded)
+    return found
+
+
+@pytest.mark.parametrize(("k", "losses"), [(2, ["ce"]), (3, ["ce", "dlr"])])
+def test_a_stochastic_victim_gets_the_published_rand_setting(k, losses, runs_of_apgd, caplog):
+    base = linear(k)
+    batch = batch_for(base, images(12))
+    model = NoisyInput(base, sigma=0.02, drop=0.0)
+    outcome = attack(model, batch, protocol_of(autoattack(), eps=(EPS,)), slots=12, randomness=Randomness.SAMPLE)
+    (member,) = outcome.budgets[0].members
+    assert member.errors == 0, member.error
+    assert list(dict.fromkeys(loss for loss, _, _ in runs_of_apgd)) == losses
+    assert {draws for _, draws, _ in runs_of_apgd} == {20}
+    assert member.backwards == sum(draws * gradients for _, draws, gradients in runs_of_apgd)
+    assert "randomized" not in caplog.text
+
+
+def test_a_deterministic_victim_keeps_one_gradient_a_step(runs_of_apgd):
+    model = linear(2)
+    attack(model, batch_for(model, images(6)), protocol_of(autoattack(("apgd-ce",)), eps=(EPS,)))
+    assert {draws for _, draws, _ in runs_of_apgd} == {1}
 
 
 @pytest.mark.parametrize(("norm", "eps"), [(Norm.LINF, EPS), (Norm.L2, 0.1)])
@@ -149,3 +185,5 @@ def test_passes_are_counted():
         counted(inputs)
     counted(images(3))
     assert (victim.spent.forwards, victim.spent.backwards) == (13, 5)
+    torch.autograd.grad(counted(inputs).sum(), inputs)
+    assert victim.spent.backwards == 10  # earlier passes on the same inputs do not count again

@@ -278,8 +278,9 @@ def test_every_clause_on_a_defenses_card_can_fail(changes, clause):
 
 
 def test_the_name_and_the_card_are_checked():
-    registry = Registry("defense", DefenseEntry)
-    registry.add(replace(ENTRY, name="not-a-name", build_options={"width": object()}))
+    registry, options = Registry("defense", DefenseEntry), {}
+    registry.add(replace(ENTRY, name="not-a-name", build_options=options))
+    options["width"] = object()  # the registry would have refused it
     found = failed(card_checks(registry, registry["not-a-name"]))
     assert set(found) == {
         "the name follows the rule of its kind",

@@ -303,7 +303,9 @@ def test_a_forgery_is_found(store, change):
 def test_what_is_absent_is_skipped_with_its_reason(store, capsys):
     shutil.rmtree(checkpoints_folder(store.folder))
     found = check(store)
-    assert found.ending is Ending.SKIPPED and "weights of TinyLinear on phantom2 for seed 0 are not here" in found.text
+    assert (
+        found.ending is Ending.SKIPPED and "no current weights of TinyLinear on phantom2 for seed 0 here" in found.text
+    )
     assert main(["verify", "phantom2/*", "--results", str(store.folder), "--device", "cpu"]) == 0
     assert "0 failed, 1 skipped" in capsys.readouterr().out
 

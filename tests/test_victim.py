@@ -304,7 +304,7 @@ def test_pooling_of_one_row_of_several_labels_pools_each_label():
     base = linear(3)
     task = MultiLabelClassification(3)
     labels = torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 1.0], [1.0, 1.0, 0.0]])
-    batch = batch_for(base, images(3)).with_target("labels", labels)
+    batch = batch_for(base, images(3)).with_target("labels", labels).with_target("weights", torch.ones_like(labels))
     target = ModelVictim(NoisyInput(base, 0.3), task, slots=8, randomness=Randomness.SAMPLE)
     found = ask(
         target, batch, draws=Draws(batch.sample_ids * 0, 4, pooled=True), objective=objective_for(task, "margin")

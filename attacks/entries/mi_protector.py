@@ -6,6 +6,9 @@ point of that one attack, as a paper's "accuracy under PGD-20" is - not the wors
 budgets. Only the last scoring differs: the authors predict each image on one draw, here its score is the mean over
 100 fresh draws, the same quantity with less noise. The loss takes probabilities for logits, as the authors' does.
 
+The grid has gaps: it lacks 12, 20 and 28/255, which the authors name for their multimodal models, and 0.6, 0.9 and 1.2
+of their VGG16 tables. From eps 0.5 on any image can be made a uniform grey one.
+
 Of ResNet-18 the authors report BIM and MIM of 100 steps; those of 20 steps belong to VGG16 and their multimodal models.
 
 Admix and DeCoWA are made for transfer; which options they had and whose gradients they took is not known. Here they

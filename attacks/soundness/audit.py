@@ -6,6 +6,7 @@ Every probe works on a copy of the model, so that one model never flags the next
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from contextlib import nullcontext
 
 import torch
@@ -99,9 +100,10 @@ def _declared_randomness(victim: ModelVictim, some: Batch) -> Finding:
 
 
 def _state(victim: ModelVictim, some: Batch) -> Finding:
-    """Compares a row alone, in a shuffled batch and in its place; looks for tensors that a forward pass changes.
+    """Compares a row alone, in a shuffled batch, and while a gradient is wanted, with the row in its place.
 
-    Noise of a sample's own is the same in all places, and of noise for the whole model all places see one draw.
+    Looks for tensors that a forward pass changes, too. Noise of a sample's own is the same in all places, and of noise
+    for the whole model all places see one draw.
     """
     shrunk = 0.0
     difference, limit = _row_difference(victim, copy.deepcopy(victim.model), some)
@@ -113,7 +115,8 @@ def _state(victim: ModelVictim, some: Batch) -> Finding:
     return Finding(
         name="stateful",
         red=depends or bool(changed),
-        evidence=f"a row's outputs differ by {difference:.3g} with its batch (limit {limit:.3g}); {buffers}",
+        evidence=f"a row's outputs differ by {difference:.3g} with its batch, or while a gradient is wanted (limit "
+        f"{limit:.3g}); {buffers}",
         values={"difference": difference, "limit": limit, "buffers": float(len(changed))},
     )
 
@@ -130,9 +133,19 @@ def _row_difference(victim: ModelVictim, model: nn.Module, some: Batch) -> tuple
     with torch.no_grad():
         together, shuffled = outputs(some), outputs(some.take(order))[order]
         alone = torch.cat([outputs(some.take(slice(row, row + 1))) for row in range(min(4, len(some)))])
-    difference = max(float((together - shuffled).abs().max()), float((together[: len(alone)] - alone).abs().max()))
+    others = [together - shuffled, together[: len(alone)] - alone, together - _while_wanted(outputs, some, together)]
+    difference = max(float(other.abs().max()) for other in others)
     spread = float((together.amax(1) - together.amin(1)).median())
     return difference, max(1e-4 * spread, 1e-5 * float(together.abs().max()))
+
+
+def _while_wanted(outputs: Callable[[Batch], Tensor], some: Batch, otherwise: Tensor) -> Tensor:
+    """Returns the outputs while a gradient is wanted; where the model then raises, its attacks will say so."""
+    with torch.enable_grad():
+        try:
+            return outputs(some.with_inputs(some.inputs.detach().requires_grad_().clone())).detach()
+        except RuntimeError:
+            return otherwise
 
 
 def _changed_tensors(model: nn.Module, some: Batch) -> tuple[str, ...]:

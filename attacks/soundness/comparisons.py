@@ -7,7 +7,7 @@ on the samples where they can still change its answer.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from scipy.stats import binomtest
@@ -17,7 +17,7 @@ from attacks.engine import BudgetOutcome
 from attacks.soundness.finding import Finding
 from attacks.soundness.fresh import Cell, FreshRun, knowledge_of, run_fresh
 from attacks.soundness.views import View
-from registry import Budget, Knowledge, Member
+from registry import Budget, CellFacts, Knowledge, Member, Randomness
 
 RESTARTS, STEPS = 5, 40
 """Fresh gradient restarts behind each comparison, and the steps of each."""
@@ -25,8 +25,11 @@ NOISE_QUERIES = 100
 """Random points of the ball that stand for an attacker without any knowledge."""
 LEVEL = 0.01
 """Largest p-value of a red comparison."""
-CLEARLY = 0.01
-"""By how much a graded score must be lower than another to count as the worse one."""
+QUERIES = 200
+"""Most queries of the black-box attack from scratch, where scores are graded or of noise."""
+CLEARLY, BEYOND_NOISE = 0.01, 0.2
+"""By how much a score must be lower than another to count as the worse one: graded, and as a mean over 100 draws, whose
+difference has a standard deviation of 0.07 at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,12 +85,19 @@ def compare(unexpected: Tensor, expected: Tensor, n: int) -> Comparison:
     return Comparison(unexpected=only, expected=int((expected & ~unexpected).sum()), n=n)
 
 
+def clear_gap(facts: CellFacts) -> float | None:
+    """Returns by how much a score must be lower to count as the worse one; None of 0/1 scores."""
+    if facts.randomness is not Randomness.NONE:
+        return BEYOND_NOISE
+    return CLEARLY if facts.graded else None
+
+
 class Comparisons:
     """All comparison probes of one view at the ranked budget.
 
-    Of 0/1 scores a side wins a sample that it alone breaks. Graded scores seldom cross the line of `fail_below`, while
-    an attack fails all the same: there a side wins where its score is clearly lower - except against the black-box
-    members of the main run, which begin where its gradient attacks ended.
+    Of 0/1 scores a side wins a sample that it alone breaks. Graded scores, and the means of noisy ones, seldom cross
+    the line of `fail_below`, while an attack fails all the same: there a side wins where its score is clearly lower,
+    and a black-box attack runs from scratch, since those of the main run begin where its gradient attacks ended.
 
     Args:
         cell: The evaluated cell.
@@ -100,7 +110,7 @@ class Comparisons:
     def __init__(self, cell: Cell, view: View, objectives: tuple[str, ...], rows: Tensor, salt: int = 0) -> None:
         self._cell, self._view, self._objectives, self._rows = cell, view, objectives, rows
         self._salt = 100 * salt
-        self._graded = cell.facts.graded
+        self._graded, self._gap = cell.facts.graded, clear_gap(cell.facts)
         members = view.members(cell.facts, objectives, STEPS, RESTARTS)
         self.runs: list[tuple[Tensor, FreshRun]] = []
         """Places and results of every run at the ranked budget."""
@@ -128,6 +138,9 @@ class Comparisons:
         cascaded with respect to it. Members that follow another model's gradient count as black-box, unless it is
         theirs that the view follows.
         """
+        searched = [m.member for m in main.members if knowledge_of(m.member) is Knowledge.SCORE_BASED]
+        if self._gap is not None and searched:
+            return self._black_box_from_scratch(searched[-1])
         names = black_boxes((m.member for m in main.members), self._view.source)
         rows = self._rows.tolist()
         fail_below = self._view.access.victim.task.fail_below
@@ -138,6 +151,13 @@ class Comparisons:
         who = ", ".join(sorted(names)) or "no black-box member"
         text = f"{who} broke what {self.said} did not"
         return result.finding("black-box-beats-white-box", text, self.fresh.errors)
+
+    def _black_box_from_scratch(self, member: Member) -> Finding:
+        """Compares a score-based member, begun at the originals with few queries, with the fresh restarts."""
+        queries = min(QUERIES, int(member.options.get("queries", QUERIES)))
+        run = self._run((replace(member, options={**member.options, "queries": queries}),), self._rows, 7)
+        text = f"{queries} queries of {member.name} lowered clearly what {self.said} did not"
+        return self._compare(run, self.fresh).finding("black-box-beats-white-box", text, run.errors)
 
     def noise_beats_gradient(self) -> Finding:
         """Compares random search in the ball with the fresh restarts; red only from 5 breaks."""
@@ -169,10 +189,10 @@ class Comparisons:
 
     def _compare(self, unexpected: FreshRun, expected: FreshRun) -> Comparison:
         """Returns the comparison of two runs on the audit set, sample by sample."""
-        if not self._graded:
+        if self._gap is None:
             return compare(unexpected.broken, expected.broken, len(self._rows))
         gap = expected.scores - unexpected.scores
-        return compare(gap > CLEARLY, gap < -CLEARLY, len(self._rows))
+        return compare(gap > self._gap, gap < -self._gap, len(self._rows))
 
     def _against(
         self, run: FreshRun, members: tuple[Member, ...], salt: int, budget: Budget | None = None

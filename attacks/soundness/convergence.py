@@ -18,7 +18,7 @@ from attacks.soundness.witness import witnesses
 from attacks.victim import Draws
 from datasets.batch import Batch
 from datasets.tasks.base import Task
-from registry import Knowledge, Member, Norm, Randomness, linf, settling_limit
+from registry import CellFacts, Knowledge, Member, Norm, Randomness, linf, settling_limit
 from registry.threat_model import EVERYTHING
 
 WALKS = (0.025, 0.1)
@@ -37,6 +37,12 @@ def largest_option(main: BudgetOutcome, name: str, default: int) -> int:
         if name in m.member.options and m.member.source == "victim" and knowledge_of(m.member) is Knowledge.WHITE_BOX
     ]
     return max(values, default=default)
+
+
+def continues(facts: CellFacts) -> bool:
+    """Returns whether a longer run begins at the worst case: graded scores and those of noise came from many runs, each
+    from the worst point of the one before, so that a single run from scratch is less effort and no more."""
+    return facts.graded or facts.randomness is not Randomness.NONE
 
 
 def not_converged(
@@ -66,7 +72,8 @@ def not_converged(
     errors, runs = [fresh.errors], []
     if len(left):
         members = double.members(cell.facts, objectives, steps, 1)
-        run = run_fresh(cell, view.access, left, members, salt=100 * salt + 5)
+        starts = points[left] if continues(cell.facts) else None
+        run = run_fresh(cell, view.access, left, members, salt=100 * salt + 5, starts=starts)
         errors.append(run.errors)
         runs.append((left, run))
         lowered.append(_take_worse(victim, batch, points, scores, left, run))

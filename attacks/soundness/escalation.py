@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from attacks.engine import BudgetOutcome
+from attacks.ensemble_parts import averaged
 from attacks.member_run import MemberOutcome
 from attacks.soundness.comparisons import STEPS
-from attacks.soundness.convergence import largest_option
+from attacks.soundness.convergence import continues, largest_option
 from attacks.soundness.finding import Finding
 from attacks.soundness.fresh import Cell, FreshRun, knowledge_of, run_fresh
 from attacks.soundness.ledger import Ledger
@@ -36,6 +37,8 @@ QUERIES, DECISIONS, ESTIMATES = 5000, 2000, 10
 """Queries of Square where the protocol has no black-box member, of the decision-based attack, and estimated steps."""
 DECISION_BASED = "attacks.hop_skip_jump:HopSkipJump"
 """The attack that needs nothing but decisions, where the protocol has none."""
+PILOT = 64
+"""Samples with graded scores on which a rung is tried before it meets all of them."""
 MOST_DRAWS = 64
 """Draws of a gradient at which the sweep ends, flat or not."""
 
@@ -104,7 +107,7 @@ class Escalator:
                 if not len(rows):
                     break
                 self._watch(f"escalation, {name}")
-                self._run(name, access, rows, members, starts)
+                self._climb_rung(name, access, rows, members, starts)
         except torch.OutOfMemoryError:  # no fault of the attacks: the cell begins again with fewer slots
             raise
         except Exception as error:  # whatever happens here must not read as robustness
@@ -120,13 +123,31 @@ class Escalator:
             failure="; ".join(self._errors),
         )
 
+    def _climb_rung(self, name: str, access, rows: Tensor, members: tuple[Member, ...], starts: Tensor | None) -> None:
+        """Attacks the survivors; graded ones, on which nothing stops early, `PILOT` first and the rest where it pays.
+
+        It does not where the first ones fall by so little that all of them would not unsettle the row by a third.
+        """
+        first = torch.ones_like(rows, dtype=torch.bool)
+        if self._cell.facts.graded and len(rows) > 2 * PILOT:
+            order = self._cell.batch.sample_ids[rows].argsort()
+            first[order[PILOT:]] = False
+        before, n = self._ledger.mean(), len(self._ledger.scores)
+        for chosen in (first, ~first):
+            if chosen.any():
+                self._run(name, access, rows[chosen], members, None if starts is None else starts[chosen])
+            fallen = n * (before - self._ledger.mean()) * len(rows) / int(first.sum())
+            if fallen < settling_limit(n) / 3:
+                break
+
     def _compare_views(self) -> None:
         """Runs APGD through every view from scratch on the audit set and the survivors, and keeps the strongest."""
         rows = torch.cat([self._rows, self._ledger.alive]).unique()
         audited = torch.isin(rows, self._rows)
         clean = self._cell.batch.take(rows[audited])
         gains = []
-        for view in all_views(self._view.access, clean.take(slice(0, 32)), self._view.eot_samples):
+        own = "victim" if self._view.transfers else self._view.source
+        for view in all_views(self._view.access, clean.take(slice(0, 32)), self._view.eot_samples, own):
             self._watch(f"escalation, {view.name}")
             steps = VIEW_STEPS * (2 if view.transfers else 1)
             members = view.members(self._cell.facts, self._objectives, steps, 1)
@@ -144,7 +165,8 @@ class Escalator:
         starts = self._witness_starts(clean_outputs)
         yield "from a witness", view.access, view.members(facts, objectives, VIEW_STEPS, 1), starts
         steps = LONGER * largest_option(self._main, "steps", STEPS)
-        yield "long run", view.access, view.members(facts, objectives, steps, 1), None
+        starts = self._ledger.points[self._ledger.alive] if continues(facts) else None
+        yield "long run", view.access, view.members(facts, objectives, steps, 1), starts
         for member in self._more_queries():
             yield "queries", view.access, (member,), None
 
@@ -154,10 +176,11 @@ class Escalator:
         while draws < MOST_DRAWS and not flat:
             draws = min(4 * max(draws, 1), MOST_DRAWS)
             view = replace(view, eot_samples=draws)
-            before = float(self._ledger.scores.sum())
+            before = self._ledger.mean()
             members = view.members(self._cell.facts, self._objectives, VIEW_STEPS, 1)
             yield f"{draws} draws", view.access, members, None
-            flat = before - float(self._ledger.scores.sum()) <= settling_limit(len(self._ledger.scores))
+            n = len(self._ledger.scores)
+            flat = n * (before - self._ledger.mean()) <= settling_limit(n)
         self._strongest = view
         return view
 
@@ -183,8 +206,9 @@ class Escalator:
             members.append(_score_based("square", "attacks.square:Square", {"queries": QUERIES}, self._objectives[0]))
         decided = any(knowledge_of(member) is Knowledge.DECISION_BASED for member in ours)
         if not (decided or self._cell.facts.graded) and find_spec(DECISION_BASED.partition(":")[0]):
-            members.append(_score_based("hop-skip-jump", DECISION_BASED, {"queries": DECISIONS}, self._objectives[0]))
-        options = {"iterations": ESTIMATES, "pairs": 32}
+            options = {"queries": DECISIONS} | averaged(self._cell.facts, 16)
+            members.append(_score_based("hop-skip-jump", DECISION_BASED, options, self._objectives[0]))
+        options = {"iterations": ESTIMATES, "pairs": 32} | averaged(self._cell.facts, 4)
         estimated = "attacks.finite_differences:FiniteDifferences"
         return [*members, _score_based("finite-differences", estimated, options, self._objectives[0])]
 

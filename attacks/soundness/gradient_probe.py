@@ -16,6 +16,9 @@ from attacks.victim import Answer, ModelVictim, Objective
 from datasets.batch import Batch
 from datasets.tasks.base import Outputs
 
+LARGEST_RATIO = 1e6
+"""Beyond it a ratio of gains says no more, and a record keeps no infinite one."""
+
 
 def gradient_findings(
     source: ModelVictim,
@@ -104,7 +107,8 @@ class _GradientProbe:
             moved = (self._batch.inputs + step).clamp(0, 1)
             predicted = self._scale * (self._answer.gradient * (moved - self._batch.inputs)).sum()
             gained = (self._ask(self._judge, moved, gradient=False).objective - self._before).sum()
-            ratios[f"eps/{divisor}"] = float(gained / predicted) if float(predicted) > 0 else 0.0
+            ratio = (gained / predicted).nan_to_num().clamp(-LARGEST_RATIO, LARGEST_RATIO)  # NaN: nothing gained
+            ratios[f"eps/{divisor}"] = float(ratio) if float(predicted) > 0 else 0.0
         lowest, highest = min(ratios.values()), max(ratios.values())
         listed = ", ".join(f"{name}: {value:.2f}" for name, value in ratios.items())
         return Finding(

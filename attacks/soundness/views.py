@@ -9,11 +9,14 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass, replace
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
+from attacks.prepare import LOW_TOLERANCE, prepare
 from attacks.soundness.hidden_paths import declare_stages, has_stages, inner_logits, inner_network
 from attacks.victim import Access, ModelVictim, Spent
 from datasets.batch import Batch
+from datasets.tasks.base import model_outputs
 from registry import CellFacts, Member, Need, Randomness
 
 TRUE = "true gradient"
@@ -53,7 +56,7 @@ class View:
     @property
     def transfers(self) -> bool:
         """Whether the gradient is another model's, which the victim need not follow."""
-        return self.source != "victim"
+        return self.source not in ("victim", "exact")
 
     def members(self, facts: CellFacts, objectives: tuple[str, ...], steps: int, restarts: int) -> tuple[Member, ...]:
         """Returns APGD through this view on every objective, as members of an ensemble, and of noise momentum, too.
@@ -72,7 +75,7 @@ class View:
             draws = {"eot_samples": self.eot_samples} if self.eot_samples > 1 else {}
             members.append(self._member("apgd", objective, {"steps": steps, "restarts": runs} | draws))
             if facts.randomness is not Randomness.NONE:
-                options = {"steps": steps, "step_size": 0.1, "decay": 0.9} | draws
+                options = {"steps": steps, "step_size": 0.1, "decay": 0.9, "restarts": runs} | draws
                 members.append(self._member("mim", objective, options))
         return tuple(members)
 
@@ -91,11 +94,13 @@ def objectives_of(facts: CellFacts, members: tuple[Member, ...]) -> tuple[str, .
     """Returns what fresh gradient attacks ascend: margins for labels, otherwise what the ensemble spends most steps on.
 
     Graded scores never stop early, so that one objective costs as much as the main run's; the first of equals serves.
+    Of label maps that is what Auto-PGD spends them on: plain steps through stand-ins only open the way.
     """
     if facts.task == "classification":
-        several = facts.n_classes > 2 and not facts.multi_label
-        return ("margin", "targeted-margin") if several else ("margin",)
-    own = [member for member in members if member.source == "victim" and "steps" in member.options]
+        if facts.multi_label:
+            return ("margin", "cross-entropy")
+        return ("margin", "targeted-margin") if facts.n_classes > 2 else ("margin",)
+    own = [m for m in members if m.source == "victim" and m.attack == ATTACKS["apgd"] and "steps" in m.options]
     return (max(own, key=lambda member: member.options["steps"]).objective,) if own else ("margin",)
 
 
@@ -125,36 +130,59 @@ def with_model(victim: ModelVictim, model: nn.Module, spent: Spent | None = None
 
 
 def first_view(access: Access, facts: CellFacts, eot_samples: int = 1) -> View:
-    """Returns the gradient that a protocol follows: the true one, or BPDA where the entry declares stages for it."""
+    """Returns the gradient that a protocol follows: the true one, or BPDA where the entry declares stages for it.
+
+    Of 0/1 scores it is taken in full precision: the main run may have searched a rounded copy, and what that hides
+    shows in nothing that searches the same one.
+    """
+    source = "victim" if facts.graded or facts.randomness is not Randomness.NONE else "exact"
     if facts.hidden_stages:
-        return View(name=BPDA, access=access, backward="bpda", eot_samples=eot_samples)
-    return View(name=TRUE, access=access, eot_samples=eot_samples)
+        return View(name=BPDA, access=access, source=source, backward="bpda", eot_samples=eot_samples)
+    return View(name=TRUE, access=access, source=source, eot_samples=eot_samples)
 
 
-def all_views(access: Access, some: Batch, eot_samples: int = 1) -> tuple[View, ...]:
-    """Returns every way to a gradient that can be found without training anything.
+def all_views(access: Access, some: Batch, eot_samples: int = 1, own: str = "victim") -> tuple[View, ...]:
+    """Returns every way to a gradient that can be found without training anything, each through a model of its own.
 
     Args:
         access: Copies that may be changed.
         some: Samples on which the model is watched.
         eot_samples: Draws averaged in each gradient.
+        own: Source of the defense's own gradient, "victim" or "exact".
     """
     model = copy.deepcopy(access.victim.model)
     declare_stages(model, some)
     backward = "bpda" if has_stages(model) else "true"
-    views = [View(name=TRUE, access=access, eot_samples=eot_samples)]
+    views = [View(name=TRUE, access=access, source=own, eot_samples=eot_samples)]
     if backward == "bpda":
-        through = replace(access, search=with_model(access.victim, model), exact=None)
-        views.append(View(name=BPDA, access=through, backward=backward, eot_samples=eot_samples))
+        through = replace(access, search=_searched(access.victim, model, some, own), exact=None)
+        views.append(View(name=BPDA, access=through, source=own, backward=backward, eot_samples=eot_samples))
     inner = inner_logits(model, some)
     if inner is not None:
-        before = replace(access, search=with_model(access.victim, inner.eval()), exact=None)
-        views.append(View(name=INNER, access=before, backward=backward, eot_samples=eot_samples))
+        before = replace(access, search=_searched(access.victim, inner.eval(), some, own), exact=None)
+        views.append(View(name=INNER, access=before, source=own, backward=backward, eot_samples=eot_samples))
     network = inner_network(model, some)
     if network is not None:
-        bare = {str(Need.BARE): with_model(access.victim, network)}
+        bare = {str(Need.BARE): _searched(access.victim, network, some, own)}
         wrapped = replace(access, surrogates={**access.surrogates, **bare})
         views.append(View(name=BARE, access=wrapped, source=str(Need.BARE), eot_samples=eot_samples))
     scored = sorted(name for name in access.surrogates if name != Need.MECHANISM)
-    others = [View(name=str(name), access=access, source=str(name)) for name in scored]
-    return (*views, *others)
+    new = [name for name in scored if network is None or not _alike(access.surrogates[name].model, network, some)]
+    return (*views, *(View(name=str(name), access=access, source=str(name)) for name in new))
+
+
+def _searched(victim: ModelVictim, model: nn.Module, some: Batch, own: str) -> ModelVictim:
+    """Returns a victim around another model, or around a faster copy of it where there is one."""
+    fast = None
+    if victim.randomness is Randomness.NONE:
+        fast = prepare(model, some.inputs, low_precision=own != "exact")
+    return with_model(victim, fast or model)
+
+
+def _alike(surrogate: nn.Module, network: nn.Module, some: Batch) -> bool:
+    """Returns whether a surrogate is the network inside of the defense, or a faster copy of it: one view will do."""
+    with torch.no_grad():
+        one, other = model_outputs(surrogate, some), model_outputs(network, some)
+    if not isinstance(one, Tensor) or one.shape != other.shape:
+        return False
+    return bool((one - other).abs().max() <= LOW_TOLERANCE * (other.max() - other.min()))

@@ -35,7 +35,9 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--defense", metavar="D", required=True, help="name of the defense")
     parser.add_argument("--dataset", metavar="S", required=True, help="name of the data set")
     parser.add_argument("--eps", metavar="E", type=eps, required=True, help="budget in input units, e.g. 4/255")
-    parser.add_argument("--norm", choices=("Linf", "L2"), default="Linf", help="norm of the budget (default: Linf)")
+    parser.add_argument(
+        "--norm", choices=("Linf", "L2", "L0"), default="Linf", help="norm of the budget; L0: pixels (default: Linf)"
+    )
     parser.add_argument("--seed", metavar="N", type=seed, default=0, help="training seed of the weights (default: 0)")
     parser.add_argument("--by", metavar="NAME", default="", help="who found them; boards name you")
     add_results(parser)

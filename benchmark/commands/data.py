@@ -112,7 +112,7 @@ def _verify(spec: DatasetSpec, root: Path) -> str:
     from datasets.download import verify
 
     if spec.source is not None:
-        verify(spec.source, root)
+        verify(spec.source, root, spec.name)
     dataset = spec.load(root)
     counts = "/".join(str(len(dataset.splits[name])) for name in spec.splits)
     return f"as published, {counts} samples, sha256 {dataset.sha256[:16]}"

@@ -9,6 +9,7 @@ import platform
 import re
 import shutil
 import textwrap
+from contextlib import suppress
 from pathlib import Path
 
 from benchmark.commands.options import add_command, add_data, add_entries, add_results
@@ -107,11 +108,21 @@ def _results(folder: Path, problems: list[str]) -> str:
 def _interrupted(folder: Path) -> str:
     """Returns what interrupted cells keep, where there are any."""
     cells = sorted(folder.glob("*"))
-    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
     text = (
-        f"\n{len(cells)} interrupted cell(s) keep {size:.0f} MB in {folder} until they are finished; it may be deleted"
+        f"\n{len(cells)} interrupted cell(s) keep {_bytes_below(folder) / 1e6:.0f} MB in {folder} "
+        "until they are finished; it may be deleted"
     )
     return text if cells else ""
+
+
+def _bytes_below(folder: Path) -> int:
+    """Returns how much the files below a folder hold; what a run takes away meanwhile counts as nothing."""
+    total = 0
+    for where, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                total += Path(where, name).stat().st_size
+    return total
 
 
 def _free(folder: Path) -> str:

@@ -12,6 +12,8 @@ RESULTS = ROOT / "results" / "records"
 """Default results folder."""
 SITE = ROOT / "reports" / "site"
 """Default folder of the pages."""
+SEED_LIMIT = 2**62
+"""Seeds are smaller than this: torch takes whole numbers of 64 bits, and what is drawn adds to them."""
 
 
 def add_command(
@@ -80,8 +82,8 @@ def whole_number(text: str) -> int:
 
 def seed(text: str) -> int:
     """Returns a seed, as argparse wants it."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"expected a whole number of 0 or more, got {text!r}")
+    if not text.isdecimal() or len(text) > len(str(SEED_LIMIT)) or int(text) >= SEED_LIMIT:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0 to {SEED_LIMIT - 1}, got {text!r}")
     return int(text)
 
 
@@ -99,4 +101,4 @@ def seeds(text: str) -> tuple[int, ...]:
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() for part in parts):
         raise argparse.ArgumentTypeError(f"expected whole numbers with commas, e.g. 0,1,2, got {text!r}")
-    return tuple(int(part) for part in parts)
+    return tuple(seed(part) for part in parts)

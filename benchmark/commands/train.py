@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import TYPE_CHECKING
 
 from benchmark.commands.options import (
     add_command,
@@ -14,6 +15,12 @@ from benchmark.commands.options import (
     load_given_entries,
     seed,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from benchmark.cells import TrainingCell
+    from registry import DatasetSpec, DefenseEntry
 
 
 def add_to(commands: argparse._SubParsersAction) -> None:
@@ -37,9 +44,55 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Trains, and prints where the weights are; weights of the defense itself are replaced."""
-    from benchmark.obstacles import Obstacle, base_chain, defense_obstacle
+    entry, spec = _wanted(args)
+    from registry.sources import TRAINING, sources_sha256
+
+    sources_sha256(TRAINING, args.entries)  # reads the code before anything runs: files may change meanwhile
+    from benchmark.data_folder import data_root
+    from benchmark.environment import resolve_device
+    from benchmark.estimate import Costs
     from benchmark.plan import trainings_of
+    from benchmark.progress import Progress
     from benchmark.selection import Registries
+    from benchmark.training_cell import train_cell
+    from benchmark.weights import checkpoints_folder, current_weights, is_trained
+    from registry.errors import UserError
+    from results.store import RecordStore
+
+    device, root = resolve_device(args.device), data_root(args.data)
+    folder = checkpoints_folder(args.results)
+    cells = trainings_of(entry, spec, args.seed, Registries())
+    cells = [cell for cell in cells if cell is cells[-1] or not is_trained(cell, folder)]
+    progress = Progress(cells, Costs(), quiet=args.quiet)
+    store, written = RecordStore(args.results), []
+    try:
+        for cell in cells:
+            with store.claim(f"training/{cell.key}") as claim:
+                if claim is None:
+                    raise UserError(f"another process is training {cell.defense} on {cell.dataset}; wait until it ends")
+                progress.begin(cell)
+                path = train_cell(cell, data_root=root, checkpoints=folder, device=device, progress=progress.inside)
+                written.append(cell)
+                progress.end(cell, "done")
+    except KeyboardInterrupt:
+        print(_interrupted(written), file=sys.stderr)
+        return 130
+    finally:
+        progress.close()
+    print(f"weights: {path}")
+    used = current_weights(entry, spec.name, args.seed, folder)
+    if used is not None and used != path:
+        print(f"note: runs take the weights of the repository, {used}; remove that file to use yours", file=sys.stderr)
+    return 0
+
+
+def _wanted(args: argparse.Namespace) -> tuple[DefenseEntry, DatasetSpec]:
+    """Returns what to train on what.
+
+    Raises:
+        UserError: The defense is not for the data set, or there is nothing to train.
+    """
+    from benchmark.obstacles import Obstacle, base_chain, defense_obstacle
     from registry import DATASETS, DEFENSES
     from registry.errors import UserError
 
@@ -53,36 +106,10 @@ def execute(args: argparse.Namespace) -> int:
         obstacle = obstacle or Obstacle(reason="it has no recipe of its own", remedy=remedy)
     if obstacle is not None:
         raise UserError(f"cannot train {entry.name} on {spec.name}: {obstacle.reason}; {obstacle.remedy}")
+    return entry, spec
 
-    from benchmark.data_folder import data_root
-    from benchmark.environment import resolve_device
-    from benchmark.estimate import Costs
-    from benchmark.progress import Progress
-    from benchmark.training_cell import train_cell
-    from benchmark.weights import checkpoints_folder, current_weights, is_trained
-    from results.store import RecordStore
 
-    device, root = resolve_device(args.device), data_root(args.data)
-    folder = checkpoints_folder(args.results)
-    cells = trainings_of(entry, spec, args.seed, Registries())
-    cells = [cell for cell in cells if cell is cells[-1] or not is_trained(cell, folder)]
-    progress = Progress(cells, Costs(), quiet=args.quiet)
-    store = RecordStore(args.results)
-    try:
-        for cell in cells:
-            with store.claim(f"training/{cell.key}") as claim:
-                if claim is None:
-                    raise UserError(f"another process is training {cell.defense} on {cell.dataset}; wait until it ends")
-                progress.begin(cell)
-                path = train_cell(cell, data_root=root, checkpoints=folder, device=device, progress=progress.inside)
-                progress.end(cell, "done")
-    except KeyboardInterrupt:
-        print("interrupted; no weights were written", file=sys.stderr)
-        return 130
-    finally:
-        progress.close()
-    print(f"weights: {path}")
-    used = current_weights(entry, spec.name, args.seed, folder)
-    if used is not None and used != path:
-        print(f"note: runs take the weights of the repository, {used}; remove that file to use yours", file=sys.stderr)
-    return 0
+def _interrupted(written: Sequence[TrainingCell]) -> str:
+    """Returns what to say after Ctrl-C."""
+    names = f"the weights of {' and '.join(cell.defense for cell in written)}" if written else "no weights"
+    return f"interrupted; {names} were written; the same command goes on from here"

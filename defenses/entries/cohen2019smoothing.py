@@ -27,6 +27,6 @@ DEFENSES.add(
         departures="One call is one noisy draw; the certificate bounds the mean score of draws, and the paper's "
         "majority vote where that bound is above 1/2. 1000 draws instead of 100000. A ResNet-18 of half the suite's "
         "width (8 channels), 20 epochs, AdamW with a one-cycle schedule: from the rows of plain Gaussian noise it "
-        "does not differ by sigma alone.",
+        "does not differ by sigma alone. The epoch is selected on one draw of each validation image.",
     )
 )

@@ -21,7 +21,7 @@ DEFENSES.add(
         ),
         trained_for=linf(4 / 255),
         revision=2,
-        departures="AdamW with a one-cycle schedule; eps 4/255 in place of 8/255; the step is taken in eval mode, and "
-        "its result kept in [0, 1].",
+        departures="AdamW with a one-cycle schedule; eps 4/255 in place of 8/255, also where a board ranks 8/255; the "
+        "step is taken in eval mode, and its result kept in [0, 1].",
     )
 )

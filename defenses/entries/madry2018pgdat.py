@@ -35,8 +35,8 @@ DEFENSES.add(
                 budget=linf(8 / 255),
             ),
         ),
-        departures="AdamW with a one-cycle schedule; eps 4/255 in place of 8/255; 5 inner steps (3 on label maps), "
-        "taken in bfloat16 in eval mode.",
+        departures="AdamW with a one-cycle schedule; eps 4/255 in place of 8/255, also where a board ranks 8/255; 5 "
+        "inner steps (3 on label maps), taken in bfloat16 in eval mode.",
         truth=Truth(known_by=KnownBy.ATTACK, statement="Nothing is hidden: its gradients are honest."),
     )
 )

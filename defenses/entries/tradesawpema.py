@@ -30,10 +30,10 @@ DEFENSES.add(
         trained_for=linf(4 / 255),
         departures="A recipe of this suite after Zhang et al. 2019 (TRADES), Wu et al. 2020 (weight perturbation) and "
         "Gowal et al. 2020 (averaged weights): AdamW with a one-cycle schedule, mirroring and shifts of 2 pixels, eps "
-        "4/255 in place of 8/255, 5 inner steps in bfloat16. Tried on BreastMNIST validation images (n = 78) with 8 "
-        "epochs and 3 inner steps: beta 3 and 6, decays 0, 0.9, 0.95 and 0.98; the size of the weight perturbation "
-        "and the augmentation were not varied. Robust accuracy was 0.71 for beta 3 at every decay; for beta 6, 0.73 "
-        "without an average and 0.72 with each, whose warm-up is all that so few steps see. That is within the noise: "
-        "the papers' values stay.",
+        "4/255 in place of 8/255, also where a board ranks 8/255, 5 inner steps in bfloat16. Tried on BreastMNIST "
+        "validation images (n = 78) with 8 epochs and 3 inner steps: beta 3 and 6, decays 0, 0.9, 0.95 and 0.98; the "
+        "size of the weight perturbation and the augmentation were not varied. Robust accuracy was 0.71 for beta 3 at "
+        "every decay; for beta 6, 0.73 without an average and 0.72 with each, whose warm-up is all that so few steps "
+        "see. That is within the noise: the papers' values stay.",
     )
 )

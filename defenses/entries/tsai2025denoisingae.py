@@ -23,7 +23,8 @@ DEFENSES.add(
         ),
         departures=(
             "Only the abstract and the attack were readable: layers, skip connections, noise densities, loss and "
-            "schedule are ours. It predicts a residual and does not cut it off, in place of a sigmoid. AdamW without "
+            "schedule are ours. The classifier stays as it is; a form whose classifier is fine-tuned on restored "
+            "images is not here. It predicts a residual and does not cut it off, in place of a sigmoid. AdamW without "
             "weight decay, batches of 32, with a one-cycle schedule. The paper claims good image quality on all of its "
             "data sets; no number was readable, so no claim is entered."
         ),

@@ -23,11 +23,12 @@ DEFENSES.add(
         ),
         departures=(
             "Only the abstract and the attack were readable: layers, skip connections, noise densities, loss and "
-            "schedule are ours. It predicts a residual and does not cut it off, in place of a sigmoid. AdamW without "
+            "schedule are ours. The classifier stays as it is; a form whose classifier is fine-tuned on restored "
+            "images is not here. It predicts a residual and does not cut it off, in place of a sigmoid. AdamW without "
             "weight decay, batches of 32, with a one-cycle schedule. The paper claims good image quality on all of its "
-            "data sets; no number was readable, so no claim is entered. "
-            "A variant that the paper does not have: the features before the classifier's last layer are matched with "
-            "weight 0.1, after Liao et al. 2018, arXiv:1712.02976, and the Siamese autoencoder of Shim and Jo 2025."
+            "data sets; no number was readable, so no claim is entered. A variant that the paper does not have: the "
+            "features before the classifier's last layer are matched with weight 0.1, after Liao et al. 2018, "
+            "arXiv:1712.02976, and the Siamese autoencoder of Shim and Jo 2025."
         ),
     )
 )

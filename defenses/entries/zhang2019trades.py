@@ -31,8 +31,8 @@ DEFENSES.add(
                 budget=linf(0.031),
             ),
         ),
-        departures="AdamW with a one-cycle schedule; eps 4/255 in place of 0.031; 5 inner steps instead of 10, taken "
-        "in bfloat16.",
+        departures="AdamW with a one-cycle schedule; eps 4/255 in place of 0.031, also where a board ranks 8/255; 5 "
+        "inner steps instead of 10, taken in bfloat16.",
         truth=Truth(known_by=KnownBy.ATTACK, statement="Nothing is hidden: its gradients are honest."),
     )
 )

@@ -75,10 +75,14 @@ class StateFile:
         temporary = self.path.with_name(f".{self.path.name}.tmp")
         stored = io.BytesIO()
         torch.save(content, stored)
-        with temporary.open("wb") as target:
-            target.write(_digest(stored.getbuffer()) + b"\n")
-            target.write(stored.getbuffer())
-        temporary.replace(self.path)
+        try:
+            with temporary.open("wb") as target:
+                target.write(_digest(stored.getbuffer()) + b"\n")
+                target.write(stored.getbuffer())
+            temporary.replace(self.path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
 
     def restore(self, parts: Mapping[str, Stateful]) -> dict[str, float]:
         """Gives every part its stored state and returns how far the training was.
