@@ -152,7 +152,8 @@ def test_noisy_scores_above_one_half_are_compared(monkeypatch):
     found = Comparisons(where, first_view(access, facts), ("margin",), rows)
     assert found.noise_beats_gradient().red
     square = Member(name="square", attack="attacks.square:Square", options={"queries": 5000}, objective="margin")
-    main = SimpleNamespace(members=[SimpleNamespace(member=square)])
+    later = Member(name="later", attack="attacks.finite_differences:FiniteDifferences", options={"iterations": 9})
+    main = SimpleNamespace(members=[SimpleNamespace(member=member) for member in (MARGIN, square, later)])
     assert not found.black_box(main).red
     score["square"] = 0.7
     assert found.black_box(main).red

@@ -138,9 +138,9 @@ class Comparisons:
         cascaded with respect to it. Members that follow another model's gradient count as black-box, unless it is
         theirs that the view follows.
         """
-        searched = [m.member for m in main.members if knowledge_of(m.member) is Knowledge.SCORE_BASED]
+        searched = [m.member for m in main.members if "queries" in m.member.options and m.member.source == "victim"]
         if self._gap is not None and searched:
-            return self._black_box_from_scratch(searched[-1])
+            return self._black_box_from_scratch(searched[0])
         names = black_boxes((m.member for m in main.members), self._view.source)
         rows = self._rows.tolist()
         fail_below = self._view.access.victim.task.fail_below
@@ -154,7 +154,7 @@ class Comparisons:
 
     def _black_box_from_scratch(self, member: Member) -> Finding:
         """Compares a score-based member, begun at the originals with few queries, with the fresh restarts."""
-        queries = min(QUERIES, int(member.options.get("queries", QUERIES)))
+        queries = min(QUERIES, int(member.options["queries"]))
         run = self._run((replace(member, options={**member.options, "queries": queries}),), self._rows, 7)
         text = f"{queries} queries of {member.name} lowered clearly what {self.said} did not"
         return self._compare(run, self.fresh).finding("black-box-beats-white-box", text, run.errors)
