@@ -28,7 +28,7 @@ from attacks.standard_ensemble_l0 import members as l0_members
 from attacks.standard_ensemble_l2 import members as l2_members
 from benchmark.soundness_summary import with_lost
 from registry import Budget, CellFacts, Member, Norm, Randomness
-from tests.soundness_toys import SHAPE, cell, flat_linear
+from tests.soundness_toys import MARGIN, SHAPE, cell, flat_linear
 from tests.toys import NoisyInput, attack, batch_for, images, linear, protocol_of
 
 LINEAR = flat_linear()
