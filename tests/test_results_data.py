@@ -23,7 +23,7 @@ RECORDS = Path(__file__).parent.parent / "results" / "records"
 RECORD_BYTES = 64_000
 """Largest record that git takes; 6 budgets of 6 members on 9 classes need 49 kB, 2 kB of it when compressed."""
 SAMPLES_BYTES = 200_000
-ADVERSARIALS_BYTES = 1_500_000
+ADVERSARIALS_BYTES = 3_000_000
 """Largest file of adversarials that git takes."""
 
 
