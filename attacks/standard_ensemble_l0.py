@@ -40,7 +40,10 @@ def members(facts: CellFacts, budget: Budget) -> tuple[Member, ...]:
 
 
 def _pgd0(facts: CellFacts, steps: int, restarts: int, full: bool, backward: str) -> list[Member]:
-    """Returns PGD on the margin, and of several classes on every target with two lengths of its first step."""
+    """Returns PGD on the margin, and of several classes on targets, in two rounds of which the second steps shorter.
+
+    Where there are more wrong classes than a round has targets, the second round aims at further ones first.
+    """
     pgd, suffix = "attacks.pgd_l0:PGD0", "-bpda" if backward == "bpda" else ""
     options = {"steps": steps, "restarts": restarts} | averaged(facts, 4)
     members = [Member(name=f"pgd0{suffix}", attack=pgd, options=options, objective="margin", backward=backward)]

@@ -16,6 +16,7 @@ from results.sample_table import GROUP, WEIGHT
 def other_cards(record: EvaluationRecord) -> list[str]:
     """Returns which of a record's own rules are not those of the registry's entries of the same revision, in words.
 
+    A record that names no revision is taken for one of the present.
     What can be checked of a record hangs on them: whether it has certificates, whether scores may rise, what is noise.
     """
     found = [*_defense(record), *_protocol(record), *_dataset(record)]
@@ -23,9 +24,13 @@ def other_cards(record: EvaluationRecord) -> list[str]:
     return [f"its card says that {what} is {stated}, the entry {known}" for what, stated, known in wrong]
 
 
+def _is_current(record: EvaluationRecord, part: str, revision: int) -> bool:
+    return record.revisions.get(part, revision) == revision
+
+
 def _defense(record: EvaluationRecord) -> list[tuple[str, object, object]]:
     name = record.defense["name"]
-    if name not in DEFENSES or record.revisions.get("defense") != DEFENSES[name].revision:
+    if name not in DEFENSES or not _is_current(record, "defense", DEFENSES[name].revision):
         return []
     stated = record.defense.get("randomness", "none")
     return [("the defense's randomness", stated, str(DEFENSES[name].randomness))]
@@ -33,7 +38,7 @@ def _defense(record: EvaluationRecord) -> list[tuple[str, object, object]]:
 
 def _protocol(record: EvaluationRecord) -> list[tuple[str, object, object]]:
     name = record.protocol["name"]
-    if name not in PROTOCOLS or record.revisions.get("protocol") != PROTOCOLS[name].revision:
+    if name not in PROTOCOLS or not _is_current(record, "protocol", PROTOCOLS[name].revision):
         return []
     known = PROTOCOLS[name].card()
     defaults = {"threat_model": None, "ranks": False, "cascades": True}
@@ -42,7 +47,7 @@ def _protocol(record: EvaluationRecord) -> list[tuple[str, object, object]]:
 
 def _dataset(record: EvaluationRecord) -> list[tuple[str, object, object]]:
     name = record.dataset["name"]
-    if name not in DATASETS or record.revisions.get("dataset") != DATASETS[name].revision:
+    if name not in DATASETS or not _is_current(record, "dataset", DATASETS[name].revision):
         return []
     known = DATASETS[name]
     found = [("the list of classes", list(record.dataset["class_names"]), list(known.class_names))]

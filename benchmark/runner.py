@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import traceback
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -12,6 +11,7 @@ import pandas as pd
 
 from benchmark.cells import EvaluationCell, TrainingCell
 from benchmark.estimate import Cell, Costs
+from benchmark.failures import failure_of, in_one_line
 from benchmark.plan import Plan
 from benchmark.progress import Progress, title
 from benchmark.states import CellState, evaluations_to_do, state_of, states_of, trainings_to_do
@@ -158,7 +158,7 @@ class Run:
             try:
                 self._work.train(cell, self.progress.inside)
             except Exception as error:  # an entry's code may raise anything; the other cells go on
-                self._broken[cell.key] = _failure(error)
+                self._broken[cell.key] = failure_of(error)
                 self._note_failure(cell, self._broken[cell.key])
             else:
                 self.progress.end(cell, "done")
@@ -182,7 +182,7 @@ class Run:
                     record, samples, adversarials = self._work.evaluate(cell, self.progress.inside)
                     failure = record.failure
                 except Exception as error:  # an entry's code may raise anything; the other cells go on
-                    failure = _failure(error)
+                    failure = failure_of(error)
             if failure is not None and (record is None or record.status is RecordStatus.DONE):
                 record, samples, adversarials = self._work.failed_record(cell, failure), None, None
             failure = self._write(cell, record, samples, adversarials) or failure
@@ -210,7 +210,7 @@ class Run:
         except Exception as error:
             if isinstance(error, OSError) or isinstance(error.__cause__, OSError):  # the disk, not the record
                 raise
-            failure = _failure(error)
+            failure = failure_of(error)
             self._store.write(self._work.failed_record(cell, failure))
             return failure
         return None
@@ -240,25 +240,11 @@ class Run:
             return True
         if state is CellState.FAILED and self._states[cell.key] is not CellState.FAILED:
             failure = self._store.read(cell.key).failure
-            self.outcome.failed[cell.key] = _in_one_line(failure)
+            self.outcome.failed[cell.key] = in_one_line(failure)
             return True
         return False
 
     def _note_failure(self, cell: Cell, failure: Failure) -> None:
-        self.outcome.failed[cell.key] = _in_one_line(failure)
+        self.outcome.failed[cell.key] = in_one_line(failure)
         self.progress.end(cell, "failed")
-        self.progress.say(f"failed: {title(cell)}: {_in_one_line(failure)}")
-
-
-def _in_one_line(failure: Failure) -> str:
-    return f"{failure.kind}: {failure.message}".splitlines()[0]
-
-
-def _failure(error: Exception) -> Failure:
-    text = "".join(traceback.format_exception(error))
-    return Failure(kind=type(error).__name__, message=_storable(str(error)), traceback=_storable(text))
-
-
-def _storable(text: str) -> str:
-    """Returns a text without halves of characters, as in undecodable file names: UTF-8, and so a record, has none."""
-    return text.encode("utf-8", "backslashreplace").decode()
+        self.progress.say(f"failed: {title(cell)}: {in_one_line(failure)}")

@@ -13,7 +13,7 @@ from torch import Tensor
 from attacks.ball import Ball
 from registry import Budget
 from registry.errors import InputContractError
-from results.adversarials import read_arrays
+from results.foreign_npz import read_arrays
 
 ARRAYS = {"adversarials": "(n, ...) float32 in [0, 1] or uint8", "sample_ids": "(n,) whole numbers"}
 LARGEST_FILE = 1 << 30

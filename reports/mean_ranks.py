@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from statistics import fmean
 
 from reports.leaderboard import Leaderboard
-from results.statistics import tie_groups
+from results.ranks import tie_groups
 
 
 def mean_ranks(boards: Iterable[Leaderboard]) -> dict[str, float]:

@@ -18,9 +18,9 @@ from reports.selection import Contest
 from reports.survivors import survivors_of
 from reports.weights import trained_for
 from results.certificates import CERTIFIED, MAJORITY
+from results.ranks import tie_groups
 from results.record import BudgetResult, Estimate
 from results.sample_design import SampleDesign
-from results.statistics import tie_groups
 from results.verdict import CERTAINLY_BROKEN, VerdictStatus, verdict
 
 OWN_METRICS = frozenset({"clean", "robust", "attack_success_rate", CERTIFIED, MAJORITY})

@@ -81,7 +81,7 @@ class ContestScores:
         self.sample_ids = _most_complete(self._entrants.values())
         """Samples of a full row, sorted."""
         full = {name: found for name, found in self._entrants.items() if self.complete(name)}
-        self.design = _common_design([found.design for found in full.values()])
+        self.design = SampleDesign.shared([found.design for found in full.values()])
         """Which of those samples belong together, and how much each counts."""
         self._entrants |= {name: replace(found, design=self.design) for name, found in full.items()}
         self._estimates = self._estimate_all()
@@ -151,7 +151,7 @@ class ContestScores:
             best_known=best,
             lowered_by=lowered_by,
             labels=_shared([table.labels for table in tables]),
-            design=_common_design([table.design for table in tables]),
+            design=SampleDesign.shared([table.design for table in tables]),
         )
 
     def _lowest(self, cell: Cell, table: _Table, budget: Budget) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -236,13 +236,6 @@ def _shared(labels: Sequence[np.ndarray | None]) -> np.ndarray | None:
     """Returns the labels that all tables share, or None."""
     first = labels[0]
     return first if first is not None and all(np.array_equal(first, other) for other in labels) else None
-
-
-def _common_design(designs: Sequence[SampleDesign]) -> SampleDesign:
-    """Returns the design of the same samples in several tables; older ones do not tell of groups, and others do."""
-    groups = [design.groups for design in designs if design.groups is not None]
-    weights = [design.weights for design in designs if design.weights is not None]
-    return SampleDesign(groups=_shared(groups) if groups else None, weights=_shared(weights) if weights else None)
 
 
 def _weights(cell: Cell) -> tuple[str, str | None]:

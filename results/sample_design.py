@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +28,13 @@ class SampleDesign:
         """Returns what a sample table says."""
         groups = samples[GROUP].to_numpy() if GROUP in samples else None
         return cls(groups=groups, weights=samples[WEIGHT].to_numpy(np.float64) if WEIGHT in samples else None)
+
+    @classmethod
+    def shared(cls, designs: Sequence[SampleDesign]) -> SampleDesign:
+        """Returns what several tables of the same samples say; older ones do not tell of groups, and others do."""
+        groups = [design.groups for design in designs if design.groups is not None]
+        weights = [design.weights for design in designs if design.weights is not None]
+        return cls(groups=_agreed(groups), weights=_agreed(weights))
 
     def take(self, rows: ArrayLike) -> SampleDesign:
         """Returns the design of some samples (indices or a boolean mask)."""
@@ -65,3 +73,8 @@ class SampleDesign:
 
 INDEPENDENT = SampleDesign()
 """Samples that have nothing to do with each other and count alike."""
+
+
+def _agreed(vectors: Sequence[np.ndarray]) -> np.ndarray | None:
+    """Returns the vector that all are, or None."""
+    return vectors[0] if vectors and all(np.array_equal(vectors[0], other) for other in vectors) else None

@@ -19,8 +19,6 @@ GROUP = "group"
 
 Tables of data sets where that is not known lack it.
 """
-
-
 WEIGHT = "weight"
 """Column of how much a sample's score counts in means, in tables of several labels; elsewhere all count alike."""
 _NUMBERS = ("clean_score", "score_", "step_", "certified_", WEIGHT)

@@ -47,6 +47,11 @@ def test_forged_cards_are_found(record, case):
     assert other_cards(record) == []
 
 
+def test_leaving_the_revisions_out_hides_nothing(record):
+    (problem,) = other_cards(replace(record, revisions={}, protocol=record.protocol | {"cascades": False}))
+    assert "cascades" in problem
+
+
 def test_of_another_revision_nothing_is_known(record):
     other = replace(record, revisions=record.revisions | {"defense": 99})
     assert other_cards(replace(other, defense=record.defense | {"randomness": "sample"})) == []

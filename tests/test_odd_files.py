@@ -26,7 +26,8 @@ from registry import load_entries
 from registry.errors import DamagedRecordError, DataDamagedError, InputContractError, ResultsError
 from reports.readme import BEGIN, END, update, with_tables
 from reports.standings import build_standings
-from results.adversarials import read_arrays, unpack
+from results.adversarials import unpack
+from results.foreign_npz import read_arrays
 from results.record import AdversarialFile, EvaluationRecord, SampleFile
 from results.sample_table import from_parquet
 from results.store import RecordStore

@@ -20,10 +20,11 @@ from reports.site import render_site
 from reports.standings import build_standings
 from results.bootstrap import drawn_images, resampled_means
 from results.consistency import table_problems
+from results.ranks import paired_p_value, tie_groups
 from results.recalls import balanced_mean
 from results.sample_design import INDEPENDENT, SampleDesign
 from results.sample_table import GROUP
-from results.statistics import attack_success_rate, mean_estimate, paired_p_value, proportion, tie_groups
+from results.statistics import attack_success_rate, mean_estimate, proportion
 from tests.synthetic_records import make_dataset, make_defense, make_record, write_store
 from tests.test_recipes import toy_dataset
 from tests.toys import attack, cnn, images, protocol_of

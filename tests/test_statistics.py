@@ -10,17 +10,9 @@ from hypothesis import strategies as st
 
 from registry.errors import InputContractError
 from results.bootstrap import resampled_means
+from results.ranks import mcnemar_p_value, paired_p_value, tie_groups
 from results.sign_flips import exact_p_values
-from results.statistics import (
-    attack_success_rate,
-    is_binary,
-    mcnemar_p_value,
-    mean_estimate,
-    paired_p_value,
-    proportion,
-    tie_groups,
-    worst_case,
-)
+from results.statistics import attack_success_rate, is_binary, mean_estimate, proportion, worst_case
 
 
 @pytest.mark.parametrize(("k", "n"), [(0, 10), (1, 3), (5, 10), (155, 156), (7180, 7180), (1, 1)])

@@ -144,6 +144,8 @@ def _while_wanted(outputs: Callable[[Batch], Tensor], some: Batch, otherwise: Te
     with torch.enable_grad():
         try:
             return outputs(some.with_inputs(some.inputs.detach().requires_grad_().clone())).detach()
+        except torch.OutOfMemoryError:  # says nothing of the model
+            raise
         except RuntimeError:
             return otherwise
 

@@ -75,7 +75,8 @@ class View:
             draws = {"eot_samples": self.eot_samples} if self.eot_samples > 1 else {}
             members.append(self._member("apgd", objective, {"steps": steps, "restarts": runs} | draws))
             if facts.randomness is not Randomness.NONE:
-                options = {"steps": steps, "step_size": 0.1, "decay": 0.9, "restarts": runs} | draws
+                goals = runs if objective.startswith("targeted") else 1
+                options = {"steps": steps, "step_size": 0.1, "decay": 0.9, "restarts": goals} | draws
                 members.append(self._member("mim", objective, options))
         return tuple(members)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import logging
 import pickle
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
+
+_log = logging.getLogger(__name__)
 
 SUFFIX = ".unfinished"
 """Ending of state files: they are no weights, and nothing that looks for weights finds them."""
@@ -104,6 +107,25 @@ class StateFile:
         for name, part in parts.items():
             part.load_state_dict(content["parts"][name])
         return content["done"]
+
+
+class KeptState:
+    """The state on disk, where there is a file; one that cannot be written only keeps the training from resuming."""
+
+    def __init__(self, file: StateFile | None) -> None:
+        self._file, self._told = file, False
+
+    def restore(self, parts: Mapping[str, Stateful]) -> dict[str, float]:
+        return self._file.restore(parts) if self._file is not None else {}
+
+    def save(self, parts: Mapping[str, Stateful], done: Mapping[str, float]) -> None:
+        try:
+            if self._file is not None:
+                self._file.save(parts, done)
+        except OSError as error:
+            if not self._told:
+                _log.warning("an interruption of this training would lose what it does from here on: %s", error)
+            self._told = True
 
 
 def _digest(content: bytes | memoryview) -> bytes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,10 +22,8 @@ from defenses.recipes.callbacks import Callback
 from defenses.recipes.modes import train_mode
 from defenses.recipes.options import TrainingOptions
 from defenses.recipes.precision import mixed_precision
-from defenses.recipes.resumption import RandomState, StateFile, Stateful, next_state_file
+from defenses.recipes.resumption import KeptState, RandomState, Stateful, next_state_file
 from defenses.seeding import seeded
-
-_log = logging.getLogger(__name__)
 
 BatchLoss = Callable[[nn.Module, Batch, torch.Generator], Tensor]
 """`loss(model, batch, generator)`: the mean loss of a training batch; the model is in training mode when called."""
@@ -90,7 +87,7 @@ def fit(
     started = time.monotonic()
     options = dataclasses.replace(options, flip=options.flip and dataset.spec.mirrors)
     task, train, val = task_for(dataset.spec), dataset.splits["train"], dataset.splits["val"]
-    selection, kept = _Selection(keep_last), _Kept(next_state_file())
+    selection, kept = _Selection(keep_last), KeptState(next_state_file())
     with seeded(seed, device) as generator:
         model.to(device=device, memory_format=training_layout(model, device))
         loop = _Loop(model, options, device, batch_loss, callbacks, math.ceil(len(train) / options.batch_size))
@@ -188,25 +185,6 @@ class _Selection:
     def load_state_dict(self, state: Mapping[str, object]) -> None:
         self.curve, self.epoch, self.weights = state["curve"], state["epoch"], state["weights"]
         self._quality = state["quality"]
-
-
-class _Kept:
-    """The state on disk, where there is a file; one that cannot be written only keeps the training from resuming."""
-
-    def __init__(self, file: StateFile | None) -> None:
-        self._file, self._told = file, False
-
-    def restore(self, parts: Mapping[str, Stateful]) -> dict[str, float]:
-        return self._file.restore(parts) if self._file is not None else {}
-
-    def save(self, parts: Mapping[str, Stateful], done: Mapping[str, float]) -> None:
-        try:
-            if self._file is not None:
-                self._file.save(parts, done)
-        except OSError as error:
-            if not self._told:
-                _log.warning("an interruption of this training would lose what it does from here on: %s", error)
-            self._told = True
 
 
 def _batches(split: Split, options: TrainingOptions, generator: torch.Generator, device: str) -> Iterator[Batch]:
