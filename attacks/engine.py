@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
 from attacks.ball import ball_for, support_mask, whole_box
 from attacks.draws import KeyedRandom
 from attacks.journal import Journal
-from attacks.judging import FINAL, SELECTION, judge_scores
+from attacks.judging import FINAL, SELECTION, at_turn, judge_scores
 from attacks.member_run import MemberOutcome, MemberRun
 from attacks.shell import LastPoint, WorstCase, admit_inputs
-from attacks.victim import Access
+from attacks.victim import Access, ModelVictim
 from datasets.batch import Batch
 from registry import AttackProtocol, Budget, CellFacts, Randomness, ThreatKind
 
@@ -59,8 +59,9 @@ def run_protocol(
     """Attacks every sample at every budget, in ascending order.
 
     A sample that is finished at one budget stays so at larger ones, with the same adversarial; any other sample's worst
-    candidate is where the next budget begins. Without a cascade every budget begins at the originals, and the score of
-    a sample is the one at the attack's last point, even where it is above the clean one.
+    candidate is where the next budget begins. A stochastic victim's is measured again there, on the draws on which that
+    budget selects. Without a cascade every budget begins at the originals, and the score of a sample is the one at the
+    attack's last point, even where it is above the clean one.
 
     Args:
         access: Victim, its faster copy, surrogates.
@@ -90,6 +91,9 @@ def run_protocol(
         share = _Share(watch, index, len(protocol.budgets), budget)
         if not protocol.cascades:
             worst = LastPoint(batch.inputs, start)
+        elif stochastic and index:
+            access = replace(access, victim=at_turn(victim, index))
+            _measure_again(worst, batch, access.victim)
         members = _run_budget(access, batch, protocol, facts, budget, worst, names, seed, share, journal)
         scores = judge_scores(victim, batch.with_inputs(worst.points), FINAL) if stochastic else worst.scores
         outcomes.append(
@@ -103,6 +107,15 @@ def run_protocol(
             )
         )
     return Outcome(clean_scores=clean, budgets=tuple(outcomes))
+
+
+def _measure_again(worst: WorstCase, batch: Batch, judge: ModelVictim) -> None:
+    """Replaces the scores of a stochastic victim's carried points: the lowest of many was a lucky one.
+
+    A point on which the model now returns NaN keeps the score that it had.
+    """
+    scores = judge_scores(judge, batch.with_inputs(worst.points), SELECTION)
+    worst.scores = scores.where(~scores.isnan(), worst.scores)
 
 
 def _run_budget(access, batch, protocol, facts, budget, worst, names, seed, share, journal) -> list[MemberOutcome]:

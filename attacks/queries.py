@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -47,22 +47,3 @@ class Spent:
     """Sample-backwards."""
     no_gradient: int = 0
     """Rows whose gradient was exactly zero or not finite."""
-
-
-class Victim(Protocol):
-    """A model under attack. Score- and decision-based attackers get one whose `gradient` is refused."""
-
-    def outputs(self, batch: Batch, draws: Draws | None = None) -> Outputs:
-        """Returns raw outputs, each with leading axis N (of the first draw)."""
-
-    def answer(
-        self,
-        batch: Batch,
-        objective: Objective,
-        progress: Tensor,
-        *,
-        gradient: bool,
-        backward: str = "true",
-        draws: Draws | None = None,
-    ) -> Answer:
-        """Returns objective, score and, when asked for, the gradient of each row."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -140,6 +139,3 @@ class SimpleAttack(Protocol):
 
     def run(self, access: Access, batch: Batch, ball: Ball, rng: KeyedRandom) -> Tensor:
         """Returns adversarials in the inputs' shape; the shell verifies them."""
-
-
-Options = Mapping[str, object]

@@ -33,7 +33,7 @@ class Access:
     exact: ModelVictim | None = None
     """A faster copy in full precision, for attacks that need exact gradients; None where `search` is exact."""
     surrogates: Mapping[str, ModelVictim] = field(default_factory=dict)
-    """By need: "twin", "bare", "frozen_draw"."""
+    """By need, see `registry.Need`: the twin, the bare network, a frozen draw, the mechanism."""
 
     def source(self, name: str) -> ModelVictim:
         """Returns the model whose gradient a member follows: "victim", "exact", or a surrogate by its need."""
@@ -58,6 +58,9 @@ class ModelVictim:
         spent: Counter to add to.
         scored: Whether outputs are what the task scores; features are not, and every score of theirs is 0.
     """
+
+    turn = 0
+    """Which range of a judgement's draws its scores are judged on, see `attacks.judging.at_turn`."""
 
     def __init__(
         self,

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pandas as pd
 import torch
@@ -19,6 +20,7 @@ from attacks.shell import admit_inputs
 from attacks.soundness.escalation import Escalation
 from attacks.soundness.examination import examine
 from attacks.soundness.finding import Finding
+from attacks.soundness.untouched import untouched_copy
 from attacks.victim import Access
 from benchmark.access import Subject, access_to, described, marked
 from benchmark.environment import provenance
@@ -81,9 +83,10 @@ def assess(
     admit_inputs(batch)
     subject.task.check_targets(batch)
     with full_precision():
-        defended, subject = subject.model, check_model(subject, batch)
+        defended, (subject, untouched) = subject.model, _checked(subject, batch, protocol)
         batch = marked(subject, batch)
-        run = _in_memory(subject, batch, protocol, subject.slots(batch), identity.attack_seed, progress, journal)
+        told = {"seed": identity.attack_seed, "watch": progress, "journal": journal}
+        run = _in_memory(subject, batch, protocol, subject.slots(batch), told, untouched)
         access, facts, (outcome, findings, escalation) = run
         found = outcome
         outcome, adversarials = certify(access.victim, batch, protocol, found, facts.ranked_budget)
@@ -125,22 +128,28 @@ def _in_memory(
     batch: Batch,
     protocol: AttackProtocol,
     slots: int,
-    seed: int,
-    progress: Progress,
-    journal: Journal | None,
+    told: Mapping[str, Any],
+    untouched: nn.Module | None,
 ) -> tuple[Access, CellFacts, tuple[Outcome, tuple[Finding, ...], Escalation | None]]:
     """Attacks and examines the model; where the device runs out of memory, once more with half of the slots.
 
     The cell begins again, so that all of its verdicts come from physical batches of one size, which the record names.
+
+    Args:
+        subject: The model, as it is attacked.
+        batch: The samples, on the device.
+        protocol: How it is attacked.
+        slots: Rows of a physical batch, to begin with.
+        told: What both are told: "seed" of the attacks, "watch" and "journal".
+        untouched: A copy of the model from before its first answer, or None.
     """
     while True:
         try:
-            access, facts = access_to(subject, batch, protocol, slots=slots, seed=seed)
-            if journal is not None:
-                journal.begin(slots)
-            told = {"seed": seed, "watch": progress, "journal": journal}
+            access, facts = access_to(subject, batch, protocol, slots=slots, seed=told["seed"])
+            if told["journal"] is not None:
+                told["journal"].begin(slots)
             outcome = run_protocol(access, batch, protocol, facts, **told)
-            return access, facts, examine(access, batch, protocol, facts, outcome, **told)
+            return access, facts, examine(access, batch, protocol, facts, outcome, untouched=untouched, **told)
         except torch.OutOfMemoryError:
             if slots <= 2:
                 raise
@@ -157,6 +166,19 @@ def _with_planned(
         replace(result, planned=tuple(member.name for member in protocol.ensemble(facts, own.budget)))
         for result, own in zip(budgets, outcome.budgets, strict=True)
     )
+
+
+def _checked(subject: Subject, batch: Batch, protocol: AttackProtocol) -> tuple[Subject, nn.Module | None]:
+    """Returns the subject as it is attacked, and a copy of its model from before its first answer.
+
+    The copy is None where the protocol does not rank, since nothing is examined then, and where the model cannot be
+    copied. What `check_model` raises is raised here, too.
+    """
+    untouched = untouched_copy(subject.model) if protocol.ranks else None
+    checked = check_model(subject, batch)
+    if untouched is not None and checked.model is not subject.model:
+        untouched = LogProbabilities(untouched).eval()
+    return checked, untouched
 
 
 def check_model(subject: Subject, batch: Batch) -> Subject:

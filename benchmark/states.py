@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
 
 from benchmark.cells import EvaluationCell, TrainingCell
@@ -65,6 +65,23 @@ def evaluations_to_do(plan: Plan, states: Mapping[str, CellState], *, retry_fail
 def trainings_to_do(
     plan: Plan, evaluations: tuple[EvaluationCell, ...], is_trained: Callable[[TrainingCell], bool]
 ) -> tuple[TrainingCell, ...]:
-    """Returns the trainings that these evaluations need and whose weights are absent, bases first."""
+    """Returns the trainings that these evaluations need and that are to be done, see `untrained`; bases first."""
     needed = {key for cell in evaluations for key in cell.needs}
-    return tuple(cell for cell in plan.trainings if cell.key in needed and not is_trained(cell))
+    return untrained((cell for cell in plan.trainings if cell.key in needed), is_trained)
+
+
+def untrained(cells: Iterable[TrainingCell], is_trained: Callable[[TrainingCell], bool]) -> tuple[TrainingCell, ...]:
+    """Returns the trainings whose weights are absent or outdated, and those after one of them.
+
+    While the weights of a base are absent, those around it cannot be compared with anything: whether they fit shows
+    when the base is trained. So look again before each training, and leave out what fits after all.
+
+    Args:
+        cells: Bases first.
+        is_trained: Whether weights are present and current, as far as can be told now.
+    """
+    found: dict[str, TrainingCell] = {}
+    for cell in cells:
+        if not is_trained(cell) or not found.keys().isdisjoint(cell.after):
+            found[cell.key] = cell
+    return tuple(found.values())

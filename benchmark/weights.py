@@ -38,7 +38,7 @@ def weights_sha256(cell: EvaluationCell, folder: Path) -> str | None:
 
 
 def current_weights(entry: DefenseEntry, dataset: str, seed: int, folder: Path) -> Path | None:
-    """Returns the weight file of a defense, or None where it is absent or outdated, see `defenses.cards.unfit`.
+    """Returns the weight file of a defense, or None where it is absent, outdated or damaged; `defenses.cards.unfit`.
 
     Weights that were trained around others than the present ones of their base are outdated, too.
     """

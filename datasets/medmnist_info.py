@@ -86,7 +86,7 @@ def _spec(name: str, info: Mapping[str, Any], size: int) -> DatasetSpec:
         revision=2 if several else 1,  # since 2 labels have weights
         harmful_confusions=HARMFUL.get(name, ()),
         split_rule=SPLIT_RULES.get(name, "as published, by image 7:1:2"),
-        ranked_budget=linf(RANKED_LEVELS.get(name, 4) / 255),
+        ranked_budget=linf((4 if suffix else RANKED_LEVELS.get(name, 4)) / 255),
         shared_images={} if suffix else SHARED_IMAGES.get(name, {}),
         mirrors=name not in SIDED,
         notes=NOTES.get(name, ""),

@@ -1,24 +1,34 @@
-"""What an entry asks of weights and the card beside them: revisions, recipe's options, a released file's checksum."""
+"""What an entry asks of weights and the card beside them: revisions, building, training, and whole files."""
 
 from __future__ import annotations
 
 import fnmatch
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from defenses.checkpoints import card_path, file_sha256, read_card
 from registry import Checkpoint, DatasetSpec, DefenseEntry, Recipe
+from registry.lazy import reference_name
+
+_PLACE = re.compile(r"^medrobust_entries_[0-9a-f]{8}_")  # see registry/discovery.py: it names the folder of an entry
 
 
 def merged_options(recipe: Recipe, dataset_name: str) -> dict[str, object]:
     """Returns the options of a recipe on a data set; later matching patterns of `per_dataset` win."""
-    options = dict(recipe.options)
-    for pattern, changes in recipe.per_dataset.items():
+    return _merged(recipe.options, recipe.per_dataset, dataset_name)
+
+
+def _merged(
+    options: Mapping[str, object], per_dataset: Mapping[str, Mapping[str, object]], dataset_name: str
+) -> dict[str, object]:
+    merged = dict(options)
+    for pattern, changes in per_dataset.items():
         if fnmatch.fnmatchcase(dataset_name, pattern):
-            options.update(changes)
-    return options
+            merged.update(changes)
+    return merged
 
 
 def joined(digests: Sequence[str]) -> str:
@@ -35,9 +45,10 @@ def released(entry: DefenseEntry, dataset_name: str, seed: int) -> Checkpoint | 
 def unfit(path: Path, entry: DefenseEntry, dataset: DatasetSpec, seed: int, base_sha256: str | None = None) -> str:
     """Returns in words why a weight file is not that of the entry as it is, or "" where it is.
 
-    A file with a card is judged by the card, see `outdated`. One without has to be the released file where there is
-    one; else it is refused where the entry has a recipe, since a training that was killed while it wrote leaves such a
-    file; the weights of any other entry come from elsewhere, and nothing is asked of them.
+    A file with a card is judged by the card, see `outdated`, and has to be the file whose checksum stands there. One
+    without has to be the released file where there is one; else it is refused where the entry has a recipe, since a
+    training that was killed while it wrote leaves such a file; the weights of any other entry come from elsewhere, and
+    nothing is asked of them. A file is read once for its checksum, however often it is asked for.
 
     Args:
         path: The weight file.
@@ -51,7 +62,7 @@ def unfit(path: Path, entry: DefenseEntry, dataset: DatasetSpec, seed: int, base
     """
     card = read_card(path)
     if card:
-        return outdated(card, entry, dataset, base_sha256)
+        return outdated(card, entry, dataset, base_sha256) or _damage(path, card)
     release = released(entry, dataset.name, seed)
     if release is not None:
         found = file_sha256(path)
@@ -59,14 +70,22 @@ def unfit(path: Path, entry: DefenseEntry, dataset: DatasetSpec, seed: int, base
     return "" if entry.recipe is None else f"no card, expected {card_path(path).name} beside it"
 
 
+def _damage(path: Path, card: Mapping[str, object]) -> str:
+    """Returns in words that a file is not the one that its card names, or "" where it is, or the card names none."""
+    expected = card.get("sha256")
+    found = file_sha256(path) if expected else ""
+    return f"sha256 {found}, expected {expected} by its card" if expected and found != expected else ""
+
+
 def outdated(
     card: Mapping[str, object], entry: DefenseEntry, dataset: DatasetSpec, base_sha256: str | None = None
 ) -> str:
     """Returns in words what makes the weights of a card outdated, or "" where they are those of the entry as it is.
 
-    Only the options that the entry states for the data set are compared: a card holds the recipe's defaults, too. A
-    card that says nothing of its options, as that of weights from elsewhere, is not held to any; an empty card (there
-    is none) is not held to anything.
+    Compared are the revisions, the base's weights, how the model is built, the training function, and the options that
+    the entry states for the data set or stated when the weights were trained; the recipe's defaults are not. A card is
+    held to what it says: one without options, as that of weights from elsewhere, to none, an older one without `build`
+    to no factory, and an empty one (there is none) to nothing.
 
     Args:
         card: The card beside the weights.
@@ -87,10 +106,44 @@ def _differences(
     base = card.get("base")
     if base_sha256 is not None and isinstance(base, Mapping) and base.get("sha256") != base_sha256:
         yield f"weights {base.get('sha256')} of its base {base.get('defense')}, expected {base_sha256}"
-    used = card.get("options")
-    if entry.recipe is None or not isinstance(used, Mapping):
+    yield from _other_build(card, entry)
+    yield from _other_training(card, entry, dataset)
+
+
+def _other_build(card: Mapping[str, object], entry: DefenseEntry) -> Iterator[str]:
+    """Yields in words how the model of a card was built otherwise than the entry builds it."""
+    wanted = {"build": reference_name(entry.build), "build_options": dict(entry.build_options)}
+    for name, value in wanted.items():
+        if name in card and _comparable(card[name]) != _comparable(value):
+            yield f"{name.replace('_', ' ')} {card[name]!r}, expected {value!r}"
+
+
+def _other_training(card: Mapping[str, object], entry: DefenseEntry, dataset: DatasetSpec) -> Iterator[str]:
+    """Yields in words how the weights of a card were trained otherwise than the entry says."""
+    recipe, used = _mapping(card.get("recipe")), card.get("options")
+    if entry.recipe is None:
         return
-    stated = json.loads(json.dumps(merged_options(entry.recipe, dataset.name)))  # a tuple is a list on a card
+    function = reference_name(entry.recipe.train)
+    if "train" in recipe and _comparable(recipe["train"]) != _comparable(function):
+        yield f"training function {recipe['train']!r}, expected {function!r}"
+    if not isinstance(used, Mapping):
+        return
+    stated = _comparable(merged_options(entry.recipe, dataset.name))
     for name, value in stated.items():
         if name not in used or used[name] != value:
             yield f"option {name} {used.get(name)!r}, expected {value!r}"
+    before = _merged(_mapping(recipe.get("options")), _mapping(recipe.get("per_dataset")), dataset.name)
+    for name in sorted(before.keys() - stated.keys()):
+        yield f"option {name} {used.get(name)!r}, expected none, as the entry no longer states it"
+
+
+def _mapping(value: object) -> Mapping:
+    """Returns a part of a card, or an empty one where it is absent or something else."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def _comparable(value: object) -> object:
+    """Returns a value as a card holds it, where a tuple is a list; a name of code without the folder of its entry."""
+    if isinstance(value, str):
+        return _PLACE.sub("", value)
+    return json.loads(json.dumps(value))

@@ -50,7 +50,8 @@ def find(
         defense, dataset, seed: Of what.
         folder: The local folder, or None.
         is_current: `is_current(path)`: a file that is not gives way to one that is, so that a training replaces
-            outdated weights of the repository. One with an unreadable card is taken for current: `load` refuses it.
+            outdated or damaged weights of the repository. One with an unreadable card is taken for current: `load`
+            refuses it.
     """
     paths = [checkpoint_path(root, defense, dataset, seed) for root in (COMMITTED, folder) if root is not None]
     present = [path for path in paths if path.is_file()]
@@ -177,11 +178,12 @@ def read_card(path: Path) -> dict[str, object]:
 
 def file_sha256(path: Path) -> str:
     """Returns the checksum of a file; one that was not written anew since the last time is not read again."""
-    return _file_sha256(path, path.stat().st_mtime_ns)
+    found = path.stat()
+    return _file_sha256(path, found.st_mtime_ns, found.st_size, found.st_ino)
 
 
 @cache
-def _file_sha256(path: Path, changed: int) -> str:
+def _file_sha256(path: Path, changed: int, size: int, inode: int) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 

@@ -15,8 +15,7 @@ BenchmarkError                    exit 1
 │   └── ResultsError              a results folder that cannot be read or written
 │       ├── NewerSchemaError      a record written by a newer version
 │       └── DamagedRecordError    a record that is torn, altered or not a record
-├── ViolatedCertificateError      exit 1: a score below what a certificate proves
-└── CellFailedError               exit 1: a training or evaluation cell ended with an error
+└── ViolatedCertificateError      exit 1: a score below what a certificate proves
 """
 
 
@@ -89,7 +88,3 @@ class DamagedRecordError(ResultsError):
 
 class ViolatedCertificateError(BenchmarkError):
     """An attack lowered a score below what a certificate proves: the certificate or the suite is wrong."""
-
-
-class CellFailedError(BenchmarkError):
-    """A training or evaluation cell ended with an error; the others still ran."""

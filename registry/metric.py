@@ -48,7 +48,7 @@ class TaskSpec:
     """A task as people see it; its arithmetic lives in `datasets.tasks`."""
 
     name: str
-    """classification, segmentation, landmark, detection or multimodal."""
+    """E.g. "segmentation"; entries name it."""
     title: str
     """Heading on pages."""
     score: str

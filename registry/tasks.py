@@ -1,4 +1,4 @@
-"""The five tasks, as people see them; their arithmetic lives in `datasets.tasks`."""
+"""The tasks, as people see them; their arithmetic lives in `datasets.tasks`."""
 
 from __future__ import annotations
 

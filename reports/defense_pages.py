@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from jinja2 import Environment
 
@@ -15,12 +15,17 @@ from reports.leaderboard import PROBES, Leaderboard, Row, Standings
 from reports.pages import BELOW_ROOT, front_board, restored_specs
 from reports.pooling import Pooled, pool_estimates
 from reports.survivors import survivor_figure
-from results.record import Flag, RecordStatus
+from reports.variants import LEVELS, Variants
+from results.record import Estimate, Flag, RecordStatus
 
 CLEAN_METRICS = ("accuracy", "clean_accuracy", "clean_dice")
 """What claims call a score on unchanged images."""
 REPLAYS = ("paper:", "as-released:")
 """Beginnings of the protocols that replay what a paper did."""
+QUALITIES = ("restored_psnr", "restored_ssim", "restored_mse")
+"""How far restored images are from the clean ones, in the order of the columns."""
+CLEAN = "clean"
+"""What stands for the budget of unchanged images."""
 Step = tuple[Leaderboard, Row]
 """A board, and the row of this page's defense on it."""
 
@@ -36,6 +41,7 @@ class DefensePages:
     def __init__(self, env: Environment, standings: Standings) -> None:
         self._template = env.get_template("defense.html")
         self._standings = standings
+        self._variants = Variants(standings)
         self._steps: dict[str, list[Step]] = {}
         self._others: dict[str, list[Cell]] = {}
         self._failed: dict[str, list[Cell]] = {}
@@ -58,6 +64,7 @@ class DefensePages:
     def _render(self, facts: DefenseFacts) -> str:
         steps = self._steps.get(facts.name, [])
         others = self._others.get(facts.name, [])
+        lines = [line for cell in others for line in _other_lines(cell)]
         return self._template.render(
             page="defense",
             root=BELOW_ROOT,
@@ -67,7 +74,11 @@ class DefensePages:
             parts=[_part(facts, group) for group in _by_contest(steps)],
             restoration=restored_specs(),
             failures=self._failed.get(facts.name, []),
-            others=[line for cell in others for line in _other_lines(cell)],
+            others=lines,
+            qualities=[name for name in QUALITIES if any(name in line["quality"] for line in lines)],
+            variants=self._variants.of(facts),
+            levels=[budget.label for budget in LEVELS],
+            address=lambda name: BELOW_ROOT + defense_page(name),
             recipe=json.dumps(facts.recipe, indent=2, sort_keys=True, ensure_ascii=False, default=str),
         )
 
@@ -178,16 +189,21 @@ def _claim(claim: PublishedClaim, steps: Sequence[Step], others: Sequence[Cell])
 
 
 def _other_lines(cell: Cell) -> list[dict[str, object]]:
-    """Returns the scores of a cell that ranks nowhere: one line for each budget, or its clean score."""
+    """Returns the scores of a cell that ranks nowhere: one line for each budget, or its clean score.
+
+    Quality of restored images is that of the line: under attack over the broken images, of a clean line over all.
+    """
     line = {"protocol": cell.protocol, "dataset": cell.dataset.title, "seed": cell.seed}
     found = [(budget.label, result.metrics) for budget, result in cell.budgets if "robust" in result.metrics]
     if not found and "clean" in cell.record.clean:
-        found = [("clean", {"robust": cell.record.clean["clean"]})]
-    named = {"estimate": "robust", "success": "attack_success_rate", "psnr": "restored_psnr"}
-    return [
-        line | {"budget": label} | {name: metrics.get(metric) for name, metric in named.items()}
-        for label, metrics in found
-    ]
+        found = [(CLEAN, cell.record.clean | {"robust": cell.record.clean["clean"]})]
+    return [line | {"budget": label} | _line_metrics(metrics) for label, metrics in found]
+
+
+def _line_metrics(metrics: Mapping[str, Estimate]) -> dict[str, object]:
+    named = {"estimate": "robust", "success": "attack_success_rate", "rejected": "rejected"}
+    quality = {name: metrics[name] for name in QUALITIES if name in metrics}
+    return {name: metrics.get(metric) for name, metric in named.items()} | {"quality": quality}
 
 
 def _commands(row: Row) -> list[str]:

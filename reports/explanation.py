@@ -7,6 +7,8 @@ import textwrap
 from collections.abc import Iterable, Sequence
 
 from registry.errors import UnknownEntryError
+from reports.control_explanation import explain_control, is_a_control
+from reports.ensembles import OLDER
 from reports.html import count, seconds
 from reports.leaderboard import CONTESTED, UNVERIFIED, Leaderboard, Row, Standings
 from reports.pages import front_board
@@ -29,7 +31,8 @@ SETTLES = {
     "not-monotone": "longer runs at the larger budget, until its score is no higher than that of the smaller one",
     "one-step-beats-many": "a step size or a restart with which many steps do at least as well as one",
     "noise-beats-gradient": "a gradient attack that breaks at least what random points in the ball break",
-    "stochastic-undeclared": 'declare `randomness="sample"` or "model" in the entry, and run it again',
+    "stochastic-undeclared": 'declare `randomness="sample"` or "model" in the entry, or "none" where nothing is drawn, '
+    "and run it again",
     "stateful": "outputs that depend on the input alone: no buffers that a forward pass changes, no batch statistics",
     "train-mode": "all modules in eval mode after `eval()`, or the randomness declared",
 }
@@ -37,10 +40,10 @@ SETTLES = {
 
 
 def explain(standings: Standings, defense: str, dataset: str) -> str:
-    """Returns why the rows of a defense on a data set have their status.
+    """Returns why the rows of a defense on a data set have their status; of a control, what the exam says of it.
 
     Args:
-        standings: All boards.
+        standings: All boards and exams.
         defense: Name of the defense.
         dataset: Name of the data set.
 
@@ -53,9 +56,10 @@ def explain(standings: Standings, defense: str, dataset: str) -> str:
             if (row.defense.name, board.dataset.name) == (defense, dataset):
                 groups.setdefault(board.threat_model, []).append((board, row))
     failures = [c for c in standings.failed if (c.defense.name, c.dataset.name) == (defense, dataset)]
-    if not groups and not failures:
+    control = explain_control(standings, defense, dataset)
+    if not groups and not failures and not control:
         raise UnknownEntryError(_unknown(standings, defense, dataset))
-    parts = [_explain(steps) for steps in groups.values()]
+    parts = [*control, *(_explain(steps) for steps in groups.values())]
     for cell in failures:
         failure = cell.record.failure
         why = f"{failure.kind}: {failure.message}" if failure else "no reason was recorded"
@@ -84,8 +88,21 @@ def _explain(steps: Sequence[tuple[Leaderboard, Row]]) -> str:
     if others:
         lines.append(_wrapped(f"other budgets: {'; '.join(others)}", "  "))
     lines += ["", "Why", *_bullets(row.reasons or ("every member ran on every sample, and no flag is red",))]
+    elsewhere = _elsewhere((found, own) for found, own in steps if found is not board)
+    lines += ["", "Why at other budgets", *_bullets(elsewhere)] if elsewhere else []
     lines += ["", *_flags(row), "", *_attacks(row), *_escalation(row)]
     return "\n".join([*lines, "", "What would settle it", *_bullets(_settles(row))])
+
+
+def _elsewhere(steps: Iterable[tuple[Leaderboard, Row]]) -> list[str]:
+    """Returns why rows are not verified at other budgets, or older than the ensemble; same words together."""
+    groups: dict[str, list[str]] = {}
+    for board, row in steps:
+        why = "; ".join(text for text in row.reasons if OLDER not in text) or "no reason was recorded"
+        texts = [f"{row.status} because {why}"] if row.status in (CONTESTED, UNVERIFIED) else []
+        for text in (*texts, *(text for text in row.reasons if OLDER in text)):
+            groups.setdefault(text, []).append(board.budget.label)
+    return [f"{', '.join(labels)}: {text}" for text, labels in groups.items()]
 
 
 def _flags(row: Row) -> list[str]:
@@ -134,28 +151,37 @@ def _escalation(row: Row) -> list[str]:
 
 
 def _settles(row: Row) -> list[str]:
-    """Returns what to do about a row that is not verified; nothing where it is."""
-    if row.status not in (CONTESTED, UNVERIFIED):
-        return ["nothing is open; anyone may still lower it: python -m benchmark challenge FILE.npz --help"]
-    found = [f"{name}: {SETTLES[name]}" for name in row.red_flags if name in SETTLES]
-    run = f"python -m benchmark run --suite full --dataset {row.cells[0].dataset.name} --defense {row.defense.name}"
+    """Returns what to do about a row that is not verified or older than its ensemble; nothing where it is neither."""
     texts = " ".join(row.reasons)
+    run = f"python -m benchmark run --suite full --dataset {row.cells[0].dataset.name} --defense {row.defense.name}"
+    older = (
+        [f"move {', '.join(row.records)} out of the results folder and run it again: {run}"] if OLDER in texts else []
+    )
+    if row.status not in (CONTESTED, UNVERIFIED):
+        return older or ["nothing is open; anyone may still lower it: python -m benchmark challenge FILE.npz --help"]
+    found = [f"{name}: {SETTLES[name]}" for name in row.red_flags if name in SETTLES]
+    if "knows its trick" in texts:
+        found.append("an attack that knows its trick at this budget, as said above")
     if "probes were not run" in texts or "did not run" in texts or "planned" in texts or "other samples" in texts:
         found.append(f"run it in full: {run}")
     if "ended with an error" in texts:
         found.append("an attack that ends without error; its traceback: python -m benchmark show " + row.records[0])
     if "missing, damaged" in texts:
         found.append(f"restore its sample table from git, or run it again: {run}")
-    return found or [f"run it again: {run}"]
+    return [*found, *older] or [f"run it again: {run}"]
 
 
 def _unknown(standings: Standings, defense: str, dataset: str) -> str:
-    defenses = {row.defense.name for board in standings.boards for row in board.rows}
-    datasets = {board.dataset.name for board in standings.boards}
+    pairs = [(row.defense.name, board.dataset.name) for board in standings.boards for row in board.rows]
+    pairs += [(row.defense.name, row.dataset.name) for exam in standings.exams for row in exam.rows]
+    defenses, datasets = {name for name, _ in pairs}, {name for _, name in pairs}
     for kind, name, known in (("defense", defense, defenses), ("data set", dataset, datasets)):
         if name not in known:
             near = difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.5) or sorted(known)[:5]
             return f"no ranking record of {kind} {name!r}; did you mean {' or '.join(near) or '(there is none)'}?"
+    if is_a_control(standings, defense):
+        where = sorted({exam.dataset.name for exam in standings.exams})
+        return f"{defense}, a control, was not evaluated on {dataset}; exams are held on {', '.join(where)}"
     return (
         f"{defense} was not evaluated on {dataset}; "
         f"run it: python -m benchmark run --suite full --dataset {dataset} --defense {defense}"

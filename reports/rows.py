@@ -10,6 +10,7 @@ import numpy as np
 from registry import RESTORATION, Budget, Randomness
 from reports.cards import Cell
 from reports.costs import pool_cost
+from reports.ensembles import older_ensembles
 from reports.harm import changes, harm_of
 from reports.leaderboard import BALANCED, FailedRow, Leaderboard, Row, SeedFlag
 from reports.pooling import Pooled, pool_estimates, pool_members, pool_named, pool_scores
@@ -43,7 +44,7 @@ def build_board(contest: Contest, scores: ContestScores, budget: Budget) -> Lead
     rows = [_row(cells, scores, budget) for cells in contest.entrants.values() if _has(cells, budget)]
     newest = max(contest.cells, key=lambda cell: (cell.record.provenance.started_at, cell.record.key))
     swept = budget.label == newest.dataset.ranked_budget.label
-    rows = [_mark(_with_remarks(row, swept, contest.shorter.get(row.defense.name, ()))) for row in rows]
+    rows = [_mark(_with_remarks(row, budget, swept, contest.shorter.get(row.defense.name, ()))) for row in rows]
     ranked = [row.defense.name for row in rows if row.status == VerdictStatus.VERIFIED and row.defense.ranks]
     vectors = {name: scores.of(name).best_known[budget.label] for name in ranked}
     return Leaderboard(
@@ -182,19 +183,22 @@ def _failure(cell: Cell) -> FailedRow:
     )
 
 
-def _with_remarks(row: Row, swept: bool, shorter: Sequence[Cell]) -> Row:
-    """Adds what a reader should know of a row's draws and seeds, whatever its status.
+def _with_remarks(row: Row, budget: Budget, swept: bool, shorter: Sequence[Cell]) -> Row:
+    """Adds what a reader should know of a row's draws, members and seeds, whatever its status.
 
     Args:
         row: The row.
+        budget: The budget of its board.
         swept: Whether the budget is the one at which the number of draws is swept and then doubled by a probe.
         shorter: Cells of training seeds that are not in the row.
     """
     few_draws = row.defense.randomness != Randomness.NONE and not swept
     if few_draws and row.status == VerdictStatus.VERIFIED and row.standing.value > CERTAINLY_BROKEN:
         row = replace(row, status=str(VerdictStatus.CONTESTED))
-    remarks = [f"seed {cell.seed} is left out: it was evaluated on {cell.n} samples only" for cell in shorter]
-    return replace(row, few_draws=few_draws, reasons=(*row.reasons, *([FEW_DRAWS] if few_draws else []), *remarks))
+    remarks = [FEW_DRAWS] if few_draws else []
+    remarks += older_ensembles(row.cells, budget)
+    remarks += [f"seed {cell.seed} is left out: it was evaluated on {cell.n} samples only" for cell in shorter]
+    return replace(row, few_draws=few_draws, reasons=(*row.reasons, *remarks))
 
 
 def _mark(row: Row) -> Row:

@@ -1,4 +1,4 @@
-"""Whether an attack that knows a defense's trick has settled its number: purifiers, and noise at inference."""
+"""Whether an attack that knows a defense's trick has settled its number: purifiers, and random draws at inference."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from results.best_known import is_stochastic
 from results.record import BudgetResult, EvaluationRecord
 
 SWEEP = "adaptive:eot-sweep"
-"""The protocol whose members take more and more draws: only where it ends flat is a noise defense's number settled."""
+"""The protocol whose members take more and more draws: only where it ends flat is the number of a defense that draws
+random numbers settled, of whatever family it is."""
 
-ADAPTIVE = {"purification": "adaptive:purifier", "noise injection": SWEEP}
+ADAPTIVE = {"purification": "adaptive:purifier"}
 """The protocol that knows the trick of a family; where it did not run a number in the Linf ball is an upper bound.
 Other norms have no such protocol: what ranks there goes through the whole defense by scores alone or by its gradient.
 """
@@ -32,21 +33,25 @@ def unsettled(record: EvaluationRecord, budget: Budget, tried: Tried) -> Iterato
         budget: The row's budget.
         tried: Who else attacked the same weights.
     """
-    defense = record.defense
-    needed = ADAPTIVE.get(defense.get("family"))
-    if needed is None or (needed == SWEEP and not is_stochastic(record)):
-        return
-    if needed not in tried:
-        if budget.norm is Norm.LINF:
-            cell = f"--dataset {record.dataset['name']} --defense {defense['name']} --protocol {needed}"
-            yield f"{needed}, which knows its trick, has not attacked it: python -m benchmark run --suite full {cell}"
-    elif needed == SWEEP:
-        yield from _still_falling(tried[SWEEP], budget)
-    elif tried[needed] is None:
-        yield (
-            f"{needed}, which knows its trick, did not attack it at {budget.label}; what would settle it: add this "
-            "budget to that protocol's entry and run it again"
-        )
+    for needed in needed_protocols(record):
+        if needed not in tried:
+            if budget.norm is Norm.LINF:
+                cell = f"--dataset {record.dataset['name']} --defense {record.defense['name']} --protocol {needed}"
+                run = f"python -m benchmark run --suite full {cell}"
+                yield f"{needed}, which knows its trick, has not attacked it: {run}"
+        elif needed == SWEEP:
+            yield from _still_falling(tried[SWEEP], budget)
+        elif tried[needed] is None:
+            yield (
+                f"{needed}, which knows its trick, did not attack it at {budget.label}; what would settle it: add this "
+                "budget to that protocol's entry and run it again"
+            )
+
+
+def needed_protocols(record: EvaluationRecord) -> tuple[str, ...]:
+    """Returns the protocols that know the tricks of a record's defense: its family's, and that of random draws."""
+    family = ADAPTIVE.get(record.defense.get("family"))
+    return (*([family] if family else []), *([SWEEP] if is_stochastic(record) else []))
 
 
 def _still_falling(sweep: BudgetResult | None, budget: Budget) -> Iterator[str]:

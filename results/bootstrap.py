@@ -23,7 +23,7 @@ def drawn_images(n: int, resamples: int, design: SampleDesign = INDEPENDENT) -> 
         resamples: How often they are drawn with replacement; the draws are the same in every call.
         design: Images of one group are drawn together.
     """
-    rng, codes = np.random.default_rng(0), design.codes(n)
+    rng, codes = np.random.default_rng(0), design.drawable(n).codes(n)
     members = None if codes is None else [np.flatnonzero(codes == code) for code in range(int(codes.max()) + 1)]
     for _ in range(resamples):
         if members is None:
@@ -44,6 +44,7 @@ def resampled_means(scores: np.ndarray, resamples: int = RESAMPLES, design: Samp
     Source: Efron 1979, "Bootstrap methods: another look at the jackknife"; of groups: Davison and Hinkley 1997,
         "Bootstrap Methods and their Application", section 3.8.
     """
+    design = design.drawable(scores.shape[1])
     sums, sizes = design.sums(scores), design.sums(np.ones((1, scores.shape[1])))[0]
     n = len(sizes)
     rng = np.random.default_rng(SEED)

@@ -45,6 +45,11 @@ class SampleDesign:
         """Returns the same samples, all with the same weight."""
         return SampleDesign(groups=self.groups)
 
+    def drawable(self, n: int) -> SampleDesign:
+        """Returns the design without its groups where all n samples are of one, which says nothing of other groups."""
+        codes = self.codes(n)
+        return SampleDesign(weights=self.weights) if codes is not None and not codes.any() else self
+
     def codes(self, n: int) -> np.ndarray | None:
         """Returns the groups of n samples as 0 to G - 1, int64 (n,), or None where none holds two of them.
 

@@ -62,11 +62,9 @@ def mean_estimate(scores: ArrayLike, binary: bool, design: SampleDesign = INDEPE
     vector = as_scores(scores)
     if binary and not is_binary(vector):
         raise InputContractError("expected scores of 0 and 1, got others; pass binary=False for graded scores")
-    codes, binary = design.codes(len(vector)), binary and design.weights is None
+    codes, binary = design.drawable(len(vector)).codes(len(vector)), binary and design.weights is None
     if not len(vector) or (binary and codes is None):
         return proportion(int(vector.sum()), len(vector))
-    if codes is not None and not codes.any():  # one group says nothing of others: its images must do
-        return mean_estimate(vector, binary, SampleDesign(weights=design.weights))
     value = float(np.average(vector, weights=design.weights))
     means = resampled_means(vector[None], design=design)[:, 0]
     low, high = np.quantile(means, [ALPHA / 2, 1 - ALPHA / 2])

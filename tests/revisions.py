@@ -45,7 +45,10 @@ def parts() -> dict[str, Part]:
         )
     ]
     scores = [*_python("datasets/metrics"), ROOT / "datasets/tasks/base.py"]
-    found += [_part(f"task {t.name}", t.revision, [_module(t.build), *scores]) for t in TASKS]
+    for task in TASKS:
+        detectors = [ROOT / "datasets/tasks/detector.py"] if task.name == "classification" else []
+        sources = [*_with_imports([_module(task.build), *detectors]), *scores]
+        found.append(_part(f"task {task.name}", task.revision, sources))
     for kind, registry in (("dataset", DATASETS), ("defense", DEFENSES), ("protocol", PROTOCOLS)):
         by_file: dict[Path, list] = {}
         for entry in registry:
@@ -53,7 +56,7 @@ def parts() -> dict[str, Part]:
         for file, entries in sorted(by_file.items()):
             if file.is_relative_to(ROOT):
                 revision = sum(entry.revision for entry in entries)
-                sources = [file, *(path for entry in entries for path in _implementation(kind, entry))]
+                sources = [file, *(path for entry in entries for path in _implementation(kind, entry, file))]
                 found.append(_part(f"{kind} {file.stem}", revision, sources))
     return {part.name: part for part in found}
 
@@ -97,11 +100,11 @@ def accept(reason: str) -> None:
     STATE.write_text(json.dumps(fresh, indent=1) + "\n")
 
 
-def _implementation(kind: str, entry) -> list[Path]:
+def _implementation(kind: str, entry, file: Path) -> list[Path]:
     """Returns the files that an entry's numbers come from, beside its own."""
     if kind == "dataset":
         reader = _module(reference_name(entry.reader))
-        return sorted(reader.parent.glob(f"{reader.stem}*.py"))
+        return sorted({*_with_imports([reader, file]), *reader.parent.glob(f"{reader.stem}*.py")})
     if kind == "defense":
         named = [entry.build, entry.certificate, entry.recipe.train if entry.recipe else None]
         return sorted(_with_imports(_module(reference_name(reference)) for reference in named if reference))
@@ -109,7 +112,7 @@ def _implementation(kind: str, entry) -> list[Path]:
 
 
 def _with_imports(modules: Iterable[Path]) -> set[Path]:
-    """Returns files and what they import of `defenses`, directly or not: the model and its training."""
+    """Returns files and what they import of their own package, directly or not: a model and its training, a reader."""
     found: set[Path] = set()
     waiting = [path for path in modules if path.is_file()]
     while waiting:
@@ -121,13 +124,13 @@ def _with_imports(modules: Iterable[Path]) -> set[Path]:
 
 
 def _imports(path: Path) -> list[Path]:
-    """Returns the files of `defenses` that a file imports, anywhere in it; both of `from package import module`."""
-    files = []
+    """Returns the files of its own package that a file imports anywhere; both of `from package import module`."""
+    files, own = [], path.relative_to(ROOT).parts[0]
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("defenses"):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == own:
             files += [_module(node.module), *(_module(f"{node.module}.{name.name}") for name in node.names)]
         elif isinstance(node, ast.Import):
-            files += [_module(name.name) for name in node.names if name.name.startswith("defenses")]
+            files += [_module(name.name) for name in node.names if name.name.partition(".")[0] == own]
     return files
 
 
@@ -147,7 +150,10 @@ def _part(name: str, revision: int, sources: Iterable[Path]) -> Part:
 
 
 def _meaning(path: Path) -> str:
-    """Returns the code of a file without docstrings, comments and layout; the same on every version of Python."""
+    """Returns the code of a file without docstrings, comments and spaces inside lines, on every version of Python.
+
+    Indentation stays: a line that moves out of a loop means something else.
+    """
     source = path.read_text()
     lines = source.splitlines()
     for node in ast.walk(ast.parse(source)):
@@ -155,7 +161,7 @@ def _meaning(path: Path) -> str:
             if _is_text(child):
                 lines[child.lineno - 1 : child.end_lineno] = [""] * (child.end_lineno - child.lineno + 1)
     code = (re.sub(r"(^|\s)#[^\"']*$", "", line) for line in lines)
-    return "\n".join(re.sub(r"\s+", "", line) for line in code if line.strip())
+    return "\n".join(re.match(r"\s*", line)[0] + re.sub(r"\s+", "", line) for line in code if line.strip())
 
 
 def _is_text(node: ast.stmt) -> bool:

@@ -1,6 +1,8 @@
 """The contract of every attack: members of all registered protocols and our own, on toy victims."""
 
 import copy
+import importlib
+import inspect
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
@@ -13,7 +15,8 @@ from attacks.engine import Outcome
 from datasets.batch import Batch
 from datasets.tasks.classification import Classification, MultiLabelClassification
 from datasets.tasks.segmentation import Segmentation
-from registry import PROTOCOLS, CellFacts, Member, Norm, Randomness, ThreatKind, linf, load_entries
+from registry import PROTOCOLS, ROOT, CellFacts, Knowledge, Member, Norm, Randomness, ThreatKind, linf, load_entries
+from registry.lazy import reference_name
 from tests.toys import NoisyInput, Quantise, attack, batch_for, cnn, images, linear, protocol_of, shuffled
 
 EPS = {Norm.LINF: 0.03, Norm.L2: 0.3, Norm.L1: 1.0, Norm.L0: 3}
@@ -66,6 +69,11 @@ OWN = {
     ),
     "bim": Member(name="bim", attack="attacks.momentum:bim", options={"steps": 3}),
     "mim": Member(name="mim", attack="attacks.momentum:MIM", options={"steps": 3}),
+    "differences": Member(
+        name="differences",
+        attack="attacks.finite_differences:FiniteDifferences",
+        options={"iterations": 2, "pairs": 2, "restarts": 2},
+    ),
     "random": Member(name="random", attack="attacks.random_search:RandomSearch", options={"queries": 12}),
     "apgd-l1": Member(name="apgd-l1", attack="attacks.apgd_l1:APGDL1", options={"steps": 7, "restarts": 2}),
     "square-l2": Member(name="square-l2", attack="attacks.square_l2:SquareL2", options={"queries": 12, "restarts": 2}),
@@ -80,6 +88,7 @@ NORMS = {
     "pgd": tuple(EPS),
     "apgd": (Norm.LINF, Norm.L2),
     "mim": (Norm.LINF, Norm.L2),
+    "differences": (Norm.LINF, Norm.L2, Norm.L1),
     "random": tuple(EPS),
     "fab": (Norm.LINF, Norm.L2, Norm.L1),
     "cw": (Norm.L2,),
@@ -127,6 +136,25 @@ def cases() -> dict[str, tuple[str, Member, Norm]]:
 
 
 CASES = cases()
+
+
+def attack_classes() -> set[str]:
+    """Returns the names of all classes of `attacks` that search: they say what they must know, and can be started."""
+    found = set()
+    for path in sorted((ROOT / "attacks").glob("*.py")):
+        module = importlib.import_module(f"attacks.{path.stem}")
+        for name, kind in vars(module).items():
+            own = isinstance(kind, type) and kind.__module__ == module.__name__ and not inspect.isabstract(kind)
+            if own and isinstance(getattr(kind, "knowledge", None), Knowledge) and not name.startswith("_"):
+                found.add(name)
+    return found
+
+
+def test_every_attack_is_under_contract():
+    covered = {reference_name(member.attack).partition(":")[2] for _, member, _ in CASES.values()}
+    assert attack_classes() - covered == {"Corruption"}  # bounded by a severity: see tests/test_corruptions.py
+
+
 every_case = pytest.mark.parametrize("name", CASES)
 
 

@@ -163,7 +163,7 @@ def test_distillation_trains_at_a_temperature_and_keeps_it_out_of_the_model():
         training = distillation.train(
             model, data, options | {"temperature": temperature}, seed=0, device="cpu", progress=tell
         )
-        assert max(row["val_clean"] for row in training.curve) > 0.9
+        assert max(row["val_clean"] for row in training.curve if "val_clean" in row) > 0.9
         with torch.no_grad():
             logits = model(data.splits["val"].all().inputs)
         spreads[temperature] = float((logits[:, 0] - logits[:, 1]).abs().median())

@@ -233,7 +233,7 @@ def test_weights_of_an_older_revision_are_refused(entry, tmp_path):
         defended_model(entry, dataclasses.replace(data.spec, revision=5), 0, tmp_path)
 
 
-def test_weights_of_other_options_are_refused_and_those_of_unstated_ones_are_not(entry, tmp_path):
+def test_weights_of_other_options_are_refused_and_defaults_that_nobody_stated_are_not_compared(entry, tmp_path):
     data = toy_dataset()
     train_defense(entry, data, 0, folder=tmp_path)
 
@@ -247,8 +247,10 @@ def test_weights_of_other_options_are_refused_and_those_of_unstated_ones_are_not
         stating(per_dataset={"to*": {"lr": 0.1}})
     with pytest.raises(CheckpointError, match="option warmth None, expected None"):
         stating(options={"epochs": 1, "warmth": None})
+    with pytest.raises(CheckpointError, match="option epochs 1, expected none, as the entry no longer states it"):
+        stating(options={})
     stating(options={"epochs": 3}, per_dataset={"toy": {"epochs": 1}})
-    stating(options={})
+    stating(options={"epochs": 1, "lr": 2e-3})
     stating(per_dataset={"breastmnist": {"lr": 0.1}})
 
 

@@ -54,7 +54,7 @@ def test_claims_at_a_ranked_budget_and_on_clean_images_show_what_was_measured(tm
     assert "89.7" in clean and "clean, n 156" in clean
 
 
-@pytest.mark.parametrize("name", ["Madry2018PGDAT", "Undefended"])
+@pytest.mark.parametrize("name", ["Madry2018PGDAT", "GaussianAugmentation"])
 def test_without_claims_a_page_says_what_was_entered_and_not_what_was_published(name, tmp_path):
     defense = make_defense(name)
     build_site(write_store(tmp_path / "records", [make_record(defense=defense)]), tmp_path / "site")

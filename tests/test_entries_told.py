@@ -6,10 +6,11 @@ import fnmatch
 
 import pytest
 import torch
+from safetensors.numpy import load_file
 
 from defenses.build import build_untrained
 from defenses.cards import merged_options
-from registry import DATASETS, DEFENSES, DatasetSpec, DefenseEntry, Randomness, load_entries
+from registry import DATASETS, DEFENSES, ROOT, DatasetSpec, DefenseEntry, Randomness, load_entries
 
 load_entries()
 WITHOUT_NOISE = {"Dhar2026NUMANNoiseOff": "Dhar2026NUMAN", "Dhar2026UMANTunedNoiseOff": "Dhar2026UMANTuned"}
@@ -62,6 +63,20 @@ def test_without_noise_outputs_are_those_of_the_noisy_form_whose_noise_is_zero(n
         assert not torch.equal(loud(inputs), outputs)
         monkeypatch.setattr(torch, "randn_like", torch.zeros_like)
         assert torch.equal(loud(inputs), outputs)
+
+
+@pytest.mark.parametrize("name", ["Dhar2026UMAN", "Dhar2026LUMAN", "Dhar2026UMANTuned", "Dhar2026NUMAN"])
+def test_departures_say_what_training_did_to_the_noise(name):
+    weights = load_file(ROOT / "defenses" / "weights" / "breastmnist" / f"{name}-s0.safetensors")
+    scales = [float(value.item()) for key, value in weights.items() if "omega" in key]
+    words = DEFENSES[name].departures
+    if not scales:
+        assert "Its noise is fixed" in words and "omega from 1" not in words
+        return
+    said = f"{min(scales):.2f}-{max(scales):.2f} (mean {sum(scales) / len(scales):.2f}; BreastMNIST, seed 0)"
+    assert f"the {len(scales)} noise scales omega from 1 to {said}" in words
+    fresh = build_untrained(DEFENSES[name], DATASETS["breastmnist"]).state_dict()
+    assert {float(value) for key, value in fresh.items() if "omega" in key} == {1.0}
 
 
 def test_what_selects_the_epoch_of_a_noisy_model_is_said():

@@ -35,6 +35,13 @@ def test_it_is_made_for_stochastic_defenses_of_both_kinds():
         assert SWEEP.suits(replace(entry, randomness=kind))
 
 
+def test_it_can_attack_every_defense_that_draws_and_no_other():
+    for entry in DEFENSES:
+        assert SWEEP.suits(entry) == (entry.randomness is not Randomness.NONE), entry.name
+        if SWEEP.suits(entry):
+            assert set(entry.tasks) <= set(SWEEP.tasks), entry.name
+
+
 def test_scores_after_members_never_rise_and_draws_are_counted():
     base = linear(2, shape=(1, 4, 4))
     batch = batch_for(base, images(6))

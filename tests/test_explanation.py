@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 
 from benchmark.cli import main
+from registry import Family, KnownBy, Truth
 from registry.errors import UnknownEntryError
+from reports.control_explanation import OUTCOMES
+from reports.controls import Outcome
 from reports.explanation import SETTLES, explain
 from reports.standings import build_standings
 from reports.survivors import survivor_figure
@@ -76,6 +79,49 @@ def test_best_known_names_who_lowered_it(tmp_path):
     lower = make_record(defense=JPEG, protocol=make_protocol("challenge:Doe"), robust=(0, 0, 0, 0, 0))
     text = explained(tmp_path, make_record(defense=JPEG), lower)
     assert "best known         0.0%" in text and "by challenge:Doe" in text
+
+
+def test_reasons_at_other_budgets_are_told(tmp_path):
+    text = " ".join(explained(tmp_path, make_record(defense=JPEG, flags=(RED,))).split())
+    assert "Why at other budgets - Linf 1/255" in text
+    assert f": contested because dishonest-gradient: {RED.evidence}" in text
+    assert "Why at other" not in explained(tmp_path / "b", make_record(defense=JPEG))
+
+
+def control(name: str = "ControlSine"):
+    known = Truth(known_by=KnownBy.ATTACK, statement="Its gradient swings.")
+    return make_defense(name, family=Family.CONTROL_BROKEN, truth=known)
+
+
+def test_a_control_is_explained_by_the_exam(tmp_path):
+    made = make_record(defense=control(), flags=(RED,))
+    text = explained(tmp_path, made, make_record(), defense="ControlSine")
+    words = " ".join(text.split())
+    assert text.startswith("ControlSine on BreastMNIST, Linf 4/255: a control (broken), caught\n")
+    assert "stands on no board" in words and "by attack: Its gradient swings." in words
+    assert "status: contested" in words and f"dishonest-gradient: {RED.evidence}" in words
+    assert "red flags: dishonest-gradient" in words and "truth at most" in words
+
+
+def test_a_control_that_failed_or_has_no_exam_says_so(tmp_path):
+    text = explained(tmp_path / "a", make_failure(defense=control()), defense="ControlSine")
+    assert "a control (broken), incomplete" in text and "--retry-failed" in text
+    clean = make_record(defense=control(), protocol=make_protocol("clean"))
+    text = " ".join(explained(tmp_path / "b", clean, make_record(), defense="ControlSine").split())
+    assert "no exam holds it at the data set's ranked budget; its records are of clean" in text
+    assert "--suite controls --dataset breastmnist --defense ControlSine" in text
+
+
+def test_unknown_pairs_of_controls_are_told(tmp_path):
+    store = write_store(tmp_path, [make_record(defense=control()), make_record(dataset=make_dataset("other"))])
+    with pytest.raises(UnknownEntryError, match="'ControlSin'; did you mean ControlSine"):
+        explain(build_standings(store), "ControlSin", "breastmnist")
+    with pytest.raises(UnknownEntryError, match="a control, was not evaluated on other; exams are held on breastmnist"):
+        explain(build_standings(store), "ControlSine", "other")
+
+
+def test_every_outcome_of_an_exam_has_a_meaning():
+    assert set(OUTCOMES) == set(Outcome)
 
 
 def test_an_escalation_is_told(tmp_path):

@@ -263,7 +263,8 @@ def trained(name, train, **options):
     before = [parameter.clone() for parameter in model.net.parameters()]
     training = train(model, data, {**QUICK, **options}, seed=0, device="cpu")
     assert all(torch.equal(a, b) for a, b in zip(before, model.net.parameters(), strict=True))
-    assert training.curve[0]["val_psnr"] > 0
+    assert training.curve[-1]["val_psnr"] > 0 and "stage" not in training.curve[-1]
+    assert all(row["train_loss"] for row in training.curve)
     return model, training
 
 
@@ -271,6 +272,11 @@ def test_dgmp_freezes_the_generator_after_its_own_stage():
     model, training = trained("dgmp", dgmp_recipe.train)
     assert not any(parameter.requires_grad for parameter in model.transform.generator.parameters())
     assert training.options["noise"] == 0.1
+    stages = [(row.get("stage"), row["epoch"]) for row in training.curve]
+    epochs = range(1, QUICK["epochs"] + 1)
+    both = [(stage, epoch) for stage in ("generator", "encoder") for epoch in epochs]
+    assert stages == [*both[:-1], (None, QUICK["epochs"])]
+    assert "val_clean" in training.curve[QUICK["epochs"] - 1], "the generator was validated at its end"
     again, _ = trained("dgmp", dgmp_recipe.train)
     pairs = zip(model.state_dict().values(), again.state_dict().values(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
@@ -281,6 +287,8 @@ def test_dgmp_freezes_the_generator_after_its_own_stage():
 def test_a_reformer_and_a_denoiser_learn_and_a_diffusion_model_denoises():
     with seeded(0):
         _, longer = trained("magnet", train_reformer, epochs=25, lr=1e-2)
-        assert longer.curve[0]["val_psnr"] > mean_psnr(built("magnet").transform, toy_dataset().splits["val"], "cpu")
+        assert [row["epoch"] for row in longer.curve] == list(range(1, 26))
+        assert {row["stage"] for row in longer.curve[:-1]} == {"purifier"}
+        assert longer.curve[-1]["val_psnr"] > mean_psnr(built("magnet").transform, toy_dataset().splits["val"], "cpu")
         trained("hgd", train_hgd, steps=1)
         trained("diffpure", diffusion.train)

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 from torch.fx import GraphModule
 
-from attacks.soundness.hidden_paths import declare_stages, has_stages, inner_logits, inner_network
+from attacks.soundness.fresh import Cell, run_fresh
+from attacks.soundness.hidden_paths import bypass_stages, declare_stages, has_stages, inner_logits, inner_network
 from attacks.soundness.views import all_views, first_view, private
 from registry import CellFacts
 from tests.soundness_toys import MARGIN, SHAPE, Rounded, Saturating, Scaled, cell, examined, flat_linear
@@ -94,6 +95,67 @@ def test_views_of_a_model():
     )
     targeted = views[0].members(CellFacts(task="classification", n_classes=3), ("margin", "targeted-margin"), 9, 5)
     assert [member.options["restarts"] for member in targeted] == [5, 2]
+
+
+class Misled(Quantise):
+    """Declares a stand-in that leads to other pixels."""
+
+    def bpda_twin(self, inputs):
+        return inputs.flip(-1)
+
+
+class Disguised(Quantise):
+    """Declares a stand-in with the right values and a gradient of nothing."""
+
+    def bpda_twin(self, inputs):
+        return inputs.detach() + 0 * inputs
+
+
+class Halving(nn.Module):
+    """Declares a stage that changes the shape."""
+
+    def forward(self, inputs):
+        return inputs[..., ::2]
+
+    def bpda_twin(self, inputs):
+        return 2 * inputs[..., ::2]
+
+
+@pytest.mark.parametrize(
+    ("stage", "found"),
+    [
+        (Misled(), ("0",)),
+        (Disguised(), ("0",)),
+        (nn.Sequential(Quantise(), Misled()), ("0.1",)),
+        (Quantise(), ()),  # its stand-in is the identity already
+        (Rounded(), ()),
+        (nn.Sequential(Halving(), nn.Flatten(), nn.Linear(32, 64)), ()),
+    ],
+    ids=["misled", "disguised", "two", "identity", "undeclared", "shape"],
+)
+def test_declared_stand_ins_give_way_to_the_identity(stage, found):
+    model = nn.Sequential(stage, LINEAR).eval()
+    batch = batch_for(LINEAR, images(8, shape=SHAPE))
+    assert bypass_stages(model, batch) == found
+    for name in found:
+        assert model.get_submodule(name).bpda_twin(batch.inputs) is batch.inputs
+    assert bypass_stages(model, batch) == ()
+
+
+@pytest.mark.parametrize("stage", [Misled(), Disguised()], ids=["misled", "disguised"])
+def test_a_useless_stand_in_does_not_close_the_way(stage):
+    batch = batch_for(LINEAR, images(32, shape=SHAPE))
+    access, protocol, facts = cell(nn.Sequential(stage, LINEAR), batch, stages=("0",))
+    views = {view.name: view for view in all_views(private(access), batch, own="exact")}
+    assert list(views) == ["true gradient", "BPDA", "identity BPDA", "inner network"]
+    assert not views["identity BPDA"].transfers
+    where, broken = Cell(batch=batch, protocol=protocol, facts=facts, budget=facts.ranked_budget), {}
+    for name in ("BPDA", "identity BPDA"):
+        members = views[name].members(facts, ("margin",), 10, 1)
+        run = run_fresh(where, views[name].access, torch.arange(32), members, salt=1)
+        broken[name] = int(run.broken.sum())
+    assert broken["identity BPDA"] >= broken["BPDA"] + 8, broken
+    assert torch.equal(stage.bpda_twin(batch.inputs), type(stage)().bpda_twin(batch.inputs)), "the model is left alone"
 
 
 def test_a_twin_that_is_the_inner_network_is_no_view_of_its_own():

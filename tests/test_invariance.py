@@ -42,6 +42,24 @@ def test_order_and_sharding_change_no_verdict(model, randomness, prepared):
     assert torch.equal(torch.cat(shards, 1), plain)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["stochastic", "random weights"])
+def test_three_orders_change_no_verdict_of_noise(kind):
+    model, randomness, _ = INVARIANT[kind]
+    batch, protocol = batch_for(SMALL, images(14, shape=(1, 8, 8)), wrong=1), protocol_of(APGD, eps=(0.005, 0.01))
+
+    def scores(some: Batch, slots: int = 64):
+        budgets = attack(model, some, protocol, randomness=randomness, slots=slots).budgets
+        return torch.stack([budget.scores for budget in budgets])
+
+    plain = scores(batch)
+    for seed in (1, 2, 3):
+        other, back = shuffled(batch, seed)
+        assert torch.equal(scores(other)[:, back], plain)
+    for slots in (1, 7, 200):  # a matrix product of another size rounds otherwise, so an attack may go another way
+        assert (scores(batch, slots) - plain).abs().mean() < 0.02
+
+
 def test_random_weights_go_in_lockstep():
     """One draw serves the whole batch: rows of another restart or step would be answered with a draw of others."""
     seen = []

@@ -23,6 +23,7 @@ from reports.selection import select
 from reports.site import render_site
 from reports.standings import build_standings
 from results.record import Estimate
+from results.sample_design import SampleDesign
 from results.statistics import mean_estimate, united
 from tests.synthetic_records import (
     RED,
@@ -153,11 +154,12 @@ def test_a_failed_cell_is_not_replaced_by_a_seed_that_is_set_aside(tmp_path):
     assert [failed.seed for failed in board_at(standings_of(tmp_path, *made)).failures] == [1]
 
 
-def test_one_bootstrap_for_many_rows_equals_one_for_each():
-    rng = np.random.default_rng(0)
+@pytest.mark.parametrize("groups", [None, np.zeros(50), np.arange(50) // 5])
+def test_one_bootstrap_for_many_rows_equals_one_for_each(groups):
+    rng, design = np.random.default_rng(0), SampleDesign(groups=groups)
     vectors = [rng.random(50), rng.random(50) ** 2]
-    for found, vector in zip(mean_estimates(vectors), vectors, strict=True):
-        expected = mean_estimate(vector, False)
+    for found, vector in zip(mean_estimates(vectors, design), vectors, strict=True):
+        expected = mean_estimate(vector, False, design)
         assert (found.value, found.low, found.high, found.n) == pytest.approx(
             (expected.value, expected.low, expected.high, expected.n)
         )
@@ -419,13 +421,16 @@ def test_leaderboard_json_has_the_promised_form(tmp_path):
 def test_randomised_defenses_have_upper_bounds_away_from_the_ranked_budget(tmp_path):
     """Draws are swept at the ranked budget alone; a deterministic defense has nothing to sweep."""
     noisy = make_defense("Noisy", randomness=Randomness.SAMPLE)
-    standings = standings_of(tmp_path, make_record(defense=noisy, robust=STRONG), make_record(robust=STRONG))
+    sweep = make_record(defense=noisy, protocol=make_protocol("adaptive:eot-sweep"), robust=STRONG)
+    standings = standings_of(tmp_path, make_record(defense=noisy, robust=STRONG), sweep, make_record(robust=STRONG))
     ranked, other = board_at(standings), board_at(standings, "Linf 8/255")
     assert {row.defense.name: row.upper_bound for row in ranked.rows} == {"Noisy": False, "Undefended": False}
     assert {row.defense.name: row.upper_bound for row in other.rows} == {"Noisy": True, "Undefended": False}
     assert row_of(other, "Noisy").reasons == (FEW_DRAWS,)
     assert (row_of(other, "Noisy").status, row_of(other, "Noisy").rank) == ("contested", None)
-    broken = standings_of(tmp_path / "broken", make_record(defense=noisy, robust=(0.75, 0.7, 0.6, 0.0, 0.0)))
+    falls = (0.75, 0.7, 0.6, 0.0, 0.0)
+    sweep = make_record(defense=noisy, protocol=make_protocol("adaptive:eot-sweep"), robust=falls)
+    broken = standings_of(tmp_path / "broken", make_record(defense=noisy, robust=falls), sweep)
     assert row_of(board_at(broken, "Linf 8/255"), "Noisy").status == "verified"  # an upper bound of 0 says it all
     assert "≤" not in render_board_markdown(ranked)
     assert next(line for line in render_board_markdown(other).splitlines() if "≤" in line).startswith("| – | [Noisy]")

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from datasets import medmnist_info
-from datasets.medmnist_facts import CITATIONS, HARMFUL, NOTES, SHARED_IMAGES, SPLIT_RULES
-from registry import DATASETS, ROOT, load_entries
+from datasets.medmnist_facts import CITATIONS, HARMFUL, NOTES, RANKED_LEVELS, SHARED_IMAGES, SPLIT_RULES
+from registry import DATASETS, ROOT, linf, load_entries
 from registry.errors import DataDamagedError, DataMissingError
 from tests.tiny_files import published, tiny_arrays, tiny_spec, write
 
@@ -67,8 +67,15 @@ def test_harmful_confusions_name_the_meant_classes(specs, name, true, predicted)
         assert (spec.class_names[confusion.true], spec.class_names[confusion.predicted]) == (true, predicted)
 
 
+def test_budgets_measured_at_28_pixels_rank_at_28_pixels_alone(specs):
+    for name in CITATIONS:
+        assert specs[name].ranked_budget == linf(RANKED_LEVELS.get(name, 4) / 255)
+        assert {specs[f"{name}_{size}"].ranked_budget for size in (64, 128, 224)} == {linf(4 / 255)}
+    assert specs["breastmnist"].ranked_budget == linf(8 / 255)
+
+
 def test_facts_are_of_known_sets():
-    for facts in (HARMFUL, SHARED_IMAGES, NOTES, SPLIT_RULES):
+    for facts in (HARMFUL, RANKED_LEVELS, SHARED_IMAGES, NOTES, SPLIT_RULES):
         assert facts.keys() <= CITATIONS.keys()
 
 

@@ -75,6 +75,18 @@ def test_dlr_does_not_change_with_the_logits_scale(k):
     assert torch.allclose(value("dlr", logits, batch), value("dlr", 1000 * logits + 5, batch))
 
 
+@pytest.mark.parametrize("k", CLASSES[2:])
+def test_targeted_dlr_is_the_goals_lead_over_the_spread_of_the_top_logits(k):
+    logits, batch = random_case(k)
+    objective = objective_for(Classification(k), "targeted-dlr")
+    aimed = objective.aim(logits, batch, torch.ones(len(batch), dtype=torch.int64))
+    array, rows, ordered = logits.numpy(), np.arange(len(batch)), np.sort(logits.numpy(), 1)[:, ::-1]
+    lead = array[rows, aimed.targets["goal"].numpy()] - array[rows, batch.targets["label"].numpy()]
+    expected = lead / (ordered[:, 0] - 0.5 * (ordered[:, 2] + ordered[:, 3]))
+    assert objective(logits, aimed, None).numpy() == pytest.approx(expected)
+    assert torch.allclose(objective(1000 * logits + 5, aimed, None), objective(logits, aimed, None))
+
+
 @pytest.mark.parametrize("k", CLASSES)
 def test_targets_are_the_wrong_classes_by_rank(k):
     logits, batch = random_case(k)
@@ -111,7 +123,9 @@ def test_several_labels():
 def test_objectives_that_do_not_fit_are_refused():
     with pytest.raises(InvalidEntryError, match="dlr needs 3 classes"):
         objective_for(Classification(2), "dlr")
-    for name in ("targeted-margin", "dlr"):
+    with pytest.raises(InvalidEntryError, match="targeted-dlr needs 4 classes"):
+        objective_for(Classification(3), "targeted-dlr")
+    for name in ("targeted-margin", "dlr", "targeted-dlr"):
         with pytest.raises(InvalidEntryError, match="one label a sample"):
             objective_for(MultiLabelClassification(4), name)
     with pytest.raises(InvalidEntryError, match=r"no objective 'marginn'; it has .*cross-entropy, d"):
@@ -120,9 +134,12 @@ def test_objectives_that_do_not_fit_are_refused():
         objective_for(Landmark(), "margin")
 
 
+FEWEST_CLASSES = {"dlr": 3, "targeted-dlr": 4}
+
+
 @pytest.mark.parametrize(
     ("name", "k"),
-    [(name, k) for name in sorted(OBJECTIVES["classification"]) for k in (2, 3, 4, 9) if (name, k) != ("dlr", 2)],
+    [(o, k) for o in sorted(OBJECTIVES["classification"]) for k in (2, 3, 4, 9) if k >= FEWEST_CLASSES.get(o, 2)],
 )
 def test_gradients_by_finite_differences(name, k):
     logits, batch = random_case(k, n=4)

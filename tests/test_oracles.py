@@ -125,7 +125,8 @@ def test_a_told_classifier_learns_from_the_label_and_the_purifier_stays():
     before = [tensor.clone() for tensor in model.transform.state_dict().values()]
     options = {"epochs": 8, "batch_size": 16, "lr": 2e-2, "shift": 0, "flip": False}
     training = train_told_classifier(model, data, options, seed=0, device="cpu")
-    assert len(training.curve) == 1
+    assert len(training.curve) == 8
+    assert [row["epoch"] for row in training.curve if "val_clean" in row] == [8]
     assert all(torch.equal(a, b) for a, b in zip(before, model.transform.state_dict().values(), strict=True))
     samples = seen_by(entry(oracle=True, ranks=False), data.splits["val"].all(), SPEC)
     assert torch.equal(model_outputs(model, samples).argmax(1), samples.targets["label"])

@@ -269,6 +269,21 @@ def test_only_the_trainings_that_missing_evaluations_need_are_done(registries):
     assert trainings_to_do(result, clean, lambda cell: True) == ()
 
 
+def test_what_is_trained_after_an_absent_base_is_trained_again(registries):
+    for name, base in (("Middle", "Trained"), ("Outer", "Middle"), ("Beside", None)):
+        registries.defenses.add(defense(name, base=base))
+    result = planned(registries)
+
+    def to_do(absent: str) -> list[str]:
+        chosen = trainings_to_do(result, result.evaluations, lambda cell: cell.defense != absent)
+        return [cell.defense for cell in chosen]
+
+    assert to_do("Trained") == ["Trained", "Middle", "Outer"]
+    assert to_do("Middle") == ["Middle", "Outer"]
+    assert to_do("Beside") == ["Beside"]
+    assert to_do("nothing") == []
+
+
 def test_skips_of_one_reason_share_a_line_that_names_them_all(registries):
     for name in ("far", "near"):
         source = Source(filename=f"{name}.npz", urls=("https://example.org",))

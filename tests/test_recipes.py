@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from datasets.batch import Batch, Dataset, Split
 from datasets.tasks import task_for
@@ -153,7 +154,9 @@ def test_progress_rises_to_one_and_epochs_may_skip_validation():
     assert fractions[-1] == 1.0
     assert len(seen) == 4 * 4
     assert "epoch 4/4" in seen[-1][1]
-    assert [row["epoch"] for row in training.curve] == [3, 4]
+    assert [row["epoch"] for row in training.curve] == [1, 2, 3, 4]
+    assert all(row["train_loss"] for row in training.curve)
+    assert [row["epoch"] for row in training.curve if "val_clean" in row] == [3, 4]
     assert training.options["batch_size"] == 16
     assert training.seconds > 0
 
@@ -207,6 +210,21 @@ def test_trades_without_its_regulariser_is_standard_training_on_clean_images():
     model, data, training = run("trades", beta=0.0)
     assert training.options["beta"] == 0.0
     assert score(model, data, "test") > 0.85
+
+
+def test_the_loss_of_trades_is_the_clean_one_and_beta_times_the_divergence_at_the_inner_attacks_points(monkeypatch):
+    kept, model, data = {}, toy_model().eval(), toy_dataset()
+    model[-1].weight.data.mul_(30)  # else all probabilities are near one half
+    monkeypatch.setattr(trades, "fit", lambda *a, batch_loss, **k: kept.update(loss=batch_loss))
+    monkeypatch.setattr(trades, "inner_pgd", lambda model, inputs, *rest: (inputs + 0.3).clamp(0, 1))
+    trades.train(model, data, {"beta": 6.0, "eps": EPS}, seed=0, device="cpu")
+    batch = data.splits["train"].take(torch.arange(8))
+    logits, moved = model(batch.inputs), model((batch.inputs + 0.3).clamp(0, 1))
+    clean, other = logits.softmax(1), moved.softmax(1)
+    divergence = (clean * (clean / other).log()).sum(1).mean()  # of the clean probabilities from the others
+    expected = F.cross_entropy(logits, batch.targets["label"]) + 6 * divergence
+    assert divergence > 1e-4
+    assert kept["loss"](model, batch, torch.Generator()).item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_trades_refuses_what_has_no_class_probabilities():

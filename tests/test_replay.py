@@ -102,6 +102,26 @@ def test_clipping_around_the_iterate_walks_out_of_the_ball_and_is_projected_at_t
     assert found.points.item() == pytest.approx(0.9)
 
 
+def test_momentum_of_signs_forgets_how_large_a_gradient_was_and_that_of_gradients_does_not():
+    class Steep(nn.Module):
+        """The loss rises with the first pixel up to 0.65 and falls after it; the second counts 3 times, rising."""
+
+        def forward(self, inputs):
+            first, second = inputs.flatten(1).unbind(1)
+            gain = 3 * torch.where(first < 0.65, first, -0.1 * first) + second
+            return torch.stack([torch.zeros_like(first), gain], 1)
+
+    moved = {}
+    for momentum in ("gradients", "signs"):  # the first pixel: +3/4, then -0.3/1.3 twice; as signs +1, -1, -1
+        batch = Batch(
+            sample_ids=torch.arange(1), inputs=torch.full((1, 1, 1, 2), 0.6), targets={"label": torch.zeros(1).long()}
+        )
+        options = {"steps": 3, "step_size": 0.1, "momentum": momentum}
+        moved[momentum] = run(batch, (1.0,), options, model=Steep()).budgets[0].points.flatten().tolist()
+    assert moved["gradients"] == pytest.approx([0.9, 0.9], abs=1e-6)
+    assert moved["signs"] == pytest.approx([0.6, 0.9], abs=1e-6)
+
+
 @pytest.mark.parametrize(("momentum", "third"), [("nothing", 0.7), ("gradients", 0.9), ("signs", 0.9)])
 def test_momentum_goes_on_where_the_gradient_turns(momentum, third):
     class Turn(nn.Module):

@@ -17,7 +17,7 @@ from torch import nn
 
 from defenses import checkpoints
 from defenses.certified import intervals
-from defenses.purifiers import dgmp
+from defenses.purifiers import defense_gan, dgmp
 from defenses.recipes.resumption import SUFFIX, RandomState, StateFile, next_state_file, resumable
 from defenses.seeding import seeded
 from defenses.train import train_defense
@@ -33,6 +33,7 @@ RECIPES = {
     "interval_training": {"eps": 0.02, "validate_every": 3},
     "distillation": {},
     "dgmp": {"epochs": 2},
+    "defense_gan": {},
 }
 INTERRUPTIONS = {"dgmp": 3}
 """Where a recipe runs the loop twice with something that learns in each, it is stopped within both."""
@@ -53,7 +54,11 @@ def purified(dataset):
     return dgmp.build(dataset, base=network(dataset), latent=4)
 
 
-BUILDS = {"interval_training": intervals.build, "dgmp": purified}
+def inverted(dataset):
+    return defense_gan.build(dataset, base=network(dataset), restarts=1, steps=2)
+
+
+BUILDS = {"interval_training": intervals.build, "dgmp": purified, "defense_gan": inverted}
 
 
 def entry(recipe: str, **changes) -> DefenseEntry:

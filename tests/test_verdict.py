@@ -73,6 +73,10 @@ def _of_family(family: str, randomness: str = "none", robust: float = 0.25) -> E
         pytest.param(_of_family("noise injection", "sample"), {}, VerdictStatus.CONTESTED, id="noise"),
         pytest.param(_of_family("noise injection"), {}, VerdictStatus.VERIFIED, id="noise off"),
         pytest.param(_of_family("adversarial training"), {}, VerdictStatus.VERIFIED, id="no trick"),
+        pytest.param(_of_family("input transformation"), {}, VerdictStatus.VERIFIED, id="a filter"),
+        pytest.param(_of_family("input transformation", "sample"), {}, VerdictStatus.CONTESTED, id="a random filter"),
+        pytest.param(_of_family("certified", "sample"), {}, VerdictStatus.CONTESTED, id="smoothing"),
+        pytest.param(_of_family("own", "model"), {}, VerdictStatus.CONTESTED, id="random weights"),
     ],
 )
 def test_a_defense_with_a_trick_needs_the_protocol_that_knows_it(record, tried, status):
@@ -114,9 +118,29 @@ def test_a_noise_defense_is_an_upper_bound_while_more_draws_lower_it(tried, stat
     assert status is VerdictStatus.VERIFIED or "draws" in found.reasons[0]
 
 
-def test_no_adaptive_protocol_is_asked_for_where_there_is_none():
+FLAT = _sweep(0.30, 0.28, 0.26, 0.25, 0.25, 0.25)
+
+
+@pytest.mark.parametrize(
+    ("tried", "missing"),
+    [
+        ({}, ["adaptive:purifier", "adaptive:eot-sweep"]),
+        ({"adaptive:purifier": example_budget()}, ["adaptive:eot-sweep"]),
+        (FLAT, ["adaptive:purifier"]),
+        ({"adaptive:purifier": example_budget(), **FLAT}, []),
+    ],
+    ids=["nobody", "purifier", "sweep", "both"],
+)
+def test_a_purifier_that_draws_is_settled_by_both_protocols_that_know_its_tricks(tried, missing):
+    found = verdict([_of_family("purification", "sample")], RANKED, tried=[tried])
+    assert found.status is (VerdictStatus.CONTESTED if missing else VerdictStatus.VERIFIED)
+    assert [reason.split(", which")[0] for reason in found.reasons] == missing
+
+
+@pytest.mark.parametrize("randomness", ["none", "sample"])
+def test_no_adaptive_protocol_is_asked_for_where_there_is_none(randomness):
     budget = Budget(norm=Norm.L0, eps=3)
-    record = _of_family("purification")
+    record = _of_family("purification", randomness)
     record = replace(record, budgets=(replace(example_budget(), budget=budget.card()),))
     assert verdict([record], budget, tried=[{}]).status is VerdictStatus.VERIFIED
 

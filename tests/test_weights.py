@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 import torch
 from torch import nn
 
-from benchmark.plan import trainings_of
+from benchmark.commands.train import execute
+from benchmark.estimate import Costs
+from benchmark.plan import Plan, trainings_of
+from benchmark.runner import Run
 from benchmark.selection import Registries
-from benchmark.weights import checkpoints_folder, is_trained, weights_sha256
+from benchmark.states import untrained
+from benchmark.weights import checkpoints_folder, current_weights, is_trained, weights_sha256
 from defenses import checkpoints
 from defenses.build import build_untrained, defended_model
 from registry import DATASETS, DEFENSES, Checkpoint, DefenseEntry, Family, Recipe, load_entries
 from registry.errors import CheckpointError
 from results.store import RecordStore
-from tests.test_runner import evaluation
+from tests.test_runner import evaluation, record
 
 
 def linear(dataset, base=None):
@@ -148,3 +154,96 @@ def test_trained_weights_replace_outdated_ones_of_the_repository(chain, tmp_path
     save(base, local)
     assert defended_model(base, DATASETS["phantom2"], 0, local)[1].files[0].is_relative_to(local)
     assert weights_sha256(cell(base), local) is not None
+
+
+def save_chain(chain, folder):
+    """Saves weights of a chain, each around those of its base, and returns the trainings of the outermost defense."""
+    for entry in chain:
+        base = DEFENSES[entry.base] if entry.base else None
+        below = {"defense": base.name, "sha256": weights_sha256(cell(base), folder)} if base else None
+        save(entry, folder, base=below)
+    return trainings_of(chain[-1], DATASETS["phantom2"], 0, Registries())
+
+
+class Trainer:
+    """Trains by storing fresh weights, and evaluates by building the model."""
+
+    def __init__(self, folder, seed):
+        self.folder, self.seed, self.trained = folder, seed, []
+
+    def train(self, cell, inside):
+        torch.manual_seed(self.seed)
+        self.trained.append(cell.defense)
+        save_chain([DEFENSES[cell.defense]], self.folder)
+
+    def evaluate(self, cell, inside):
+        _, info = defended_model(DEFENSES[cell.defense], DATASETS["phantom2"], 0, self.folder)
+        return record(cell, info.sha256), pd.DataFrame({"sample_id": [0], "clean_score": [1.0]}), None
+
+    def failed_record(self, cell, failure):
+        return record(cell, "", failure)
+
+    def is_trained(self, cell):
+        return is_trained(cell, self.folder)
+
+    def weights_of(self, cell):
+        return weights_sha256(cell, self.folder)
+
+
+@pytest.mark.parametrize(("seed", "trained"), [(0, ["WeightsBase"]), (1, ["WeightsBase", "WeightsTop"])])
+def test_a_run_that_trains_a_base_anew_trains_what_no_longer_fits_around_it(chain, tmp_path, seed, trained):
+    base, top = chain
+    torch.manual_seed(0)
+    cells = save_chain(chain, tmp_path)
+    checkpoints.checkpoint_path(tmp_path, base.name, "phantom2", 0).unlink()
+    assert [one.defense for one in untrained(cells, lambda one: is_trained(one, tmp_path))] == [base.name, top.name]
+    plan = Plan(trainings=cells, evaluations=(replace(cell(top), needs=tuple(one.key for one in cells)),), skips=())
+    work, store = Trainer(tmp_path, seed), RecordStore(tmp_path / "records")
+    outcome = Run(plan, store, work, Costs(), retry_failed=False, quiet=True).walk()
+    assert outcome.failed == {} and outcome.done == [plan.evaluations[0].key]
+    assert work.trained == trained
+
+
+@pytest.mark.parametrize(
+    ("seed", "trained"),
+    [(0, ["WeightsBase", "WeightsOuter"]), (1, ["WeightsBase", "WeightsTop", "WeightsOuter"])],
+)
+def test_the_command_trains_every_base_that_no_longer_fits(chain, tmp_path, monkeypatch, seed, trained):
+    base, top = chain
+    folder = checkpoints_folder(tmp_path)
+    outer = replace(top, name="WeightsOuter", base=top.name)
+    monkeypatch.setitem(DEFENSES._entries, outer.name, outer)
+    torch.manual_seed(0)
+    save_chain((base, top, outer), folder)
+    checkpoints.checkpoint_path(folder, base.name, "phantom2", 0).unlink()
+    work = Trainer(folder, seed)
+    monkeypatch.setattr("benchmark.training_cell.train_cell", lambda cell, **told: work.train(cell, None))
+    given = {"defense": outer.name, "dataset": "phantom2", "seed": 0, "device": "cpu", "data": tmp_path}
+    assert execute(argparse.Namespace(**given, results=tmp_path, entries=[], quiet=True)) == 0
+    assert work.trained == trained
+
+
+def test_a_damaged_file_is_trained_again_and_does_not_hide_a_whole_one(chain, tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "COMMITTED", tmp_path / "committed")
+    base, local = chain[0], tmp_path / "local"
+    training = trainings_of(base, DATASETS["phantom2"], 0, Registries())[0]
+    save(base, tmp_path / "committed")
+    damaged = checkpoints.checkpoint_path(tmp_path / "committed", base.name, "phantom2", 0)
+    assert current_weights(base, "phantom2", 0, local) == damaged
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    assert not is_trained(training, local) and weights_sha256(cell(base), local) is None
+    with pytest.raises(CheckpointError, match="is damaged or altered"):
+        defended_model(base, DATASETS["phantom2"], 0, local)
+    save(base, local)
+    whole = checkpoints.checkpoint_path(local, base.name, "phantom2", 0)
+    assert current_weights(base, "phantom2", 0, local) == whole
+    assert defended_model(base, DATASETS["phantom2"], 0, local)[1].files == (whole,)
+
+
+def test_each_weight_file_is_read_once_for_its_checksum(chain, tmp_path):
+    save_chain(chain, tmp_path)
+    before = checkpoints._file_sha256.cache_info().misses
+    for _ in range(20):
+        for entry in chain:
+            assert weights_sha256(cell(entry), tmp_path) is not None
+    assert checkpoints._file_sha256.cache_info().misses - before <= len(chain)

@@ -18,7 +18,7 @@ from attacks.soundness.witness import witnesses
 from attacks.victim import Draws
 from datasets.batch import Batch
 from datasets.tasks.base import Task
-from registry import CellFacts, Knowledge, Member, Norm, Randomness, linf, settling_limit
+from registry import CellFacts, Knowledge, Member, Need, Norm, Randomness, linf, settling_limit
 from registry.threat_model import EVERYTHING
 
 WALKS = (0.025, 0.1)
@@ -30,11 +30,17 @@ MOST_DRAWS = 16
 
 
 def largest_option(main: BudgetOutcome, name: str, default: int) -> int:
-    """Returns the largest value of an option among the gradient attacks of a run, e.g. of "steps"."""
+    """Returns the largest value of an option among the gradient attacks of a run, e.g. of "steps".
+
+    Whatever model's gradient they follow, the defense's own or one through which a view transfers; what searches only
+    the features that a defense lives on is no view.
+    """
     values = [
         int(m.member.options[name])
         for m in main.members
-        if name in m.member.options and m.member.source == "victim" and knowledge_of(m.member) is Knowledge.WHITE_BOX
+        if name in m.member.options
+        and m.member.source != Need.MECHANISM
+        and knowledge_of(m.member) is Knowledge.WHITE_BOX
     ]
     return max(values, default=default)
 
@@ -49,6 +55,8 @@ def not_converged(
     cell: Cell, view: View, objectives: tuple[str, ...], rows: Tensor, main: BudgetOutcome, fresh: FreshRun, salt: int
 ) -> tuple[Finding, list[tuple[Tensor, FreshRun]]]:
     """Doubles the effort on what the main run left: fresh restarts, then a run of twice the steps and draws.
+
+    Twice the steps of the longest gradient attack so far, the long run of an escalation among them.
 
     Args:
         cell: The evaluated cell.

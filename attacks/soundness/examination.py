@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from attacks.ball import Ball, ball_for, support_mask
 from attacks.engine import BudgetOutcome, Outcome, Watch
@@ -48,6 +48,7 @@ def examine(
     seed: int = 0,
     watch: Watch | None = None,
     journal: Journal | None = None,
+    untouched: nn.Module | None = None,
 ) -> tuple[Outcome, tuple[Finding, ...], Escalation | None]:
     """Returns the outcome, lowered where the escalation found more, with the flags that hold and what was tried.
 
@@ -63,6 +64,8 @@ def examine(
         seed: Seed of the cell's attacks.
         watch: Told which stage and attack is running, and how far it is; the cell's own share is 1 by then.
         journal: What the cell has done before it was interrupted; kept up to date.
+        untouched: A copy of the victim's model from before its first answer, see `untouched_copy`; None where there
+            is none.
     """
     main = next((b for b in outcome.budgets if b.budget == facts.ranked_budget), None)
     if not protocol.ranks or main is None:
@@ -70,7 +73,7 @@ def examine(
     devices = [batch.inputs.device] if batch.inputs.is_cuda else []
     copies = private(access)
     with torch.random.fork_rng(devices=devices):
-        examined = _Examination(copies, batch, protocol, facts, outcome, seed, watch, journal)(main)
+        examined = _Examination(copies, batch, protocol, facts, outcome, seed, watch, journal, untouched)(main)
     total, own = access.victim.spent, copies.victim.spent
     total.forwards, total.backwards = total.forwards + own.forwards, total.backwards + own.backwards
     return examined
@@ -79,8 +82,10 @@ def examine(
 class _Examination:
     """One cell under examination."""
 
-    def __init__(self, access: Access, batch, protocol, facts, outcome: Outcome, seed: int, watch, journal) -> None:
-        self._access, self._outcome = access, outcome
+    def __init__(
+        self, access: Access, batch, protocol, facts, outcome: Outcome, seed: int, watch, journal, untouched
+    ) -> None:
+        self._access, self._outcome, self._untouched = access, outcome, untouched
         self._told: Watch = watch or (lambda share, text: None)
         self._cell = Cell(
             batch=batch,
@@ -115,6 +120,7 @@ class _Examination:
             self._audited,
             self._objectives[0],
             backward="true" if self._comparable else view.backward,  # where nothing is escalated: what attacks followed
+            untouched=self._untouched,
         )
         if not self._comparable:
             return self._outcome, found + self._notes(main.scores), None

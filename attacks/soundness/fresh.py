@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from attacks.draws import KeyedRandom
 from attacks.engine import Watch, run_protocol
 from attacks.journal import Journal
-from attacks.judging import SELECTION, judge_scores
+from attacks.judging import AGAIN, judge_scores
 from attacks.member_run import MemberOutcome
 from attacks.stepped import Rows, SteppedAttack
 from attacks.victim import Access, ModelVictim
@@ -115,7 +117,8 @@ def worse(victim: ModelVictim, batch: Batch, known: tuple[Tensor, Tensor], new: 
     """Returns which new candidates are worse for the model than the known ones: bool (n,).
 
     Final scores of a stochastic model are never compared with each other, since the minimum of two noisy means is lower
-    than either truth: candidates are selected on draws of their own.
+    than either truth. Nor are those on which a run has selected its candidate: both are measured again, on draws of
+    their own.
 
     Args:
         victim: The victim.
@@ -125,8 +128,22 @@ def worse(victim: ModelVictim, batch: Batch, known: tuple[Tensor, Tensor], new: 
     """
     if victim.randomness is Randomness.NONE:
         return new[1] < known[1]
-    scores = [judge_scores(victim, batch.with_inputs(points), SELECTION) for points in (new[0], known[0])]
+    turns = _turns(victim, known[0], new[0])
+    scores = [judge_scores(victim, batch.with_inputs(points), AGAIN, turns) for points in (new[0], known[0])]
     return scores[0] < scores[1]
+
+
+def _turns(victim: ModelVictim, known: Tensor, new: Tensor) -> Tensor:
+    """Returns the range of draws on which each pair of points is compared: int64 (n,), under 2 ** 24.
+
+    It depends on nothing but the two points, so that a known one which was lucky against one candidate meets the next
+    one on other draws, whatever else is compared. Random weights are one draw for all rows: they have one range.
+    """
+    if victim.randomness is Randomness.MODEL:
+        return torch.zeros(len(new), dtype=torch.int64, device=new.device)
+    pairs = zip(known.cpu().numpy(), new.cpu().numpy(), strict=True)
+    digests = [hashlib.sha256(one.tobytes() + other.tobytes()).digest() for one, other in pairs]
+    return torch.tensor([int.from_bytes(digest[:3], "big") for digest in digests], dtype=torch.int64, device=new.device)
 
 
 def knowledge_of(member: Member) -> Knowledge:

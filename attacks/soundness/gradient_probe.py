@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from attacks.ball import Ball
 from attacks.draws import KeyedRandom
 from attacks.objectives import objective_for
+from attacks.soundness.answers import flattened, moved
 from attacks.soundness.finding import Finding
 from attacks.victim import Answer, ModelVictim, Objective
 from datasets.batch import Batch
@@ -18,6 +19,11 @@ from datasets.tasks.base import Outputs
 
 LARGEST_RATIO = 1e6
 """Beyond it a ratio of gains says no more, and a record keeps no infinite one."""
+LIMITS = {
+    "zero-gradient": "limit 10%",
+    "dishonest-gradient": "red when all of one place are under 0.3 or one is under 0.02",
+}
+"""What turns a flag red, for its evidence."""
 
 
 def gradient_findings(
@@ -29,7 +35,7 @@ def gradient_findings(
     backward: str = "true",
     judge: ModelVictim | None = None,
 ) -> list[Finding]:
-    """Returns whether a gradient vanishes, and whether it delivers what it promises.
+    """Returns whether a gradient vanishes, and whether it delivers what it promises, at samples or inside their balls.
 
     Args:
         source: Whose gradient it is.
@@ -43,8 +49,22 @@ def gradient_findings(
     if says_the_same(judge or source, batch):
         evidence = "outputs are the same for all samples, their negatives and noise: nothing depends on the input"
         return [Finding(name=name, red=False, evidence=evidence) for name in ("zero-gradient", "dishonest-gradient")]
-    probe = _GradientProbe(source, batch, ball, objective_name, backward, judge)
-    return [probe.zero_gradient(), probe.dishonest_gradient()]
+    probes = (
+        _GradientProbe(source, place, ball, objective_name, backward, judge) for place in (batch, moved(batch, ball))
+    )
+    at_samples, inside = ((probe.zero_gradient(), probe.dishonest_gradient()) for probe in probes)
+    return [_joined(*pair) for pair in zip(at_samples, inside, strict=True)]
+
+
+def _joined(at_samples: Finding, inside: Finding) -> Finding:
+    """Returns one finding of two places, red where one of them is."""
+    return replace(
+        at_samples,
+        red=at_samples.red or inside.red,
+        evidence=f"{at_samples.evidence}; at one random point of each ball: {inside.evidence} "
+        f"({LIMITS[at_samples.name]})",
+        values=at_samples.values | {f"inside {name}": value for name, value in inside.values.items()},
+    )
 
 
 def says_the_same(victim: ModelVictim, batch: Batch) -> bool:
@@ -89,7 +109,7 @@ class _GradientProbe:
         return Finding(
             name="zero-gradient",
             red=share >= 0.10,
-            evidence=f"{share:.1%} of {len(largest)} clean-correct inputs have no usable gradient (limit 10%)",
+            evidence=f"{share:.1%} of {len(largest)} clean-correct inputs have no usable gradient",
             values={"share": share, "n": float(len(largest))},
         )
 
@@ -99,14 +119,16 @@ class _GradientProbe:
         Honest models that a step of eps carries far beyond their boundary are curved there: trained ones without any
         defense gain 0.3 of the prediction at eps, down to 0.06 behind a median filter, but 0.4 to 1 at eps/4. Rounding
         and ripples finer than eps/4 gain nothing at any length; ripples of the size of eps gain nothing, or lose, at
-        eps. So the limit of 0.3 must be missed at every length, or next to nothing be gained at one of them.
+        eps. So the limit of 0.3 must be missed at every length, or next to nothing be gained at one of them. Steps from
+        random points of the ball gain what those from samples do, within 0.1 for most trained models on phantom2 and
+        0.17 at most, so that both have one limit.
         """
         ratios = {}
         for divisor in (4, 2, 1):
             step = self._ball.eps.to(self._batch.inputs.dtype) / divisor * self._ball.steepest(self._answer.gradient)
-            moved = (self._batch.inputs + step).clamp(0, 1)
-            predicted = self._scale * (self._answer.gradient * (moved - self._batch.inputs)).sum()
-            gained = (self._ask(self._judge, moved, gradient=False).objective - self._before).sum()
+            stepped = (self._batch.inputs + step).clamp(0, 1)
+            predicted = self._scale * (self._answer.gradient * (stepped - self._batch.inputs)).sum()
+            gained = (self._ask(self._judge, stepped, gradient=False).objective - self._before).sum()
             ratio = (gained / predicted).nan_to_num().clamp(-LARGEST_RATIO, LARGEST_RATIO)  # NaN: nothing gained
             ratios[f"eps/{divisor}"] = float(ratio) if float(predicted) > 0 else 0.0
         lowest, highest = min(ratios.values()), max(ratios.values())
@@ -114,8 +136,7 @@ class _GradientProbe:
         return Finding(
             name="dishonest-gradient",
             red=not (highest >= 0.3 and lowest >= 0.02),
-            evidence=f"real over predicted gain of one step, {self._precision}: {listed} "
-            "(red when all are under 0.3 or one is under 0.02)",
+            evidence=f"real over predicted gain of one step, {self._precision}: {listed}",
             values=ratios,
         )
 
@@ -139,9 +160,3 @@ def in_float64(batch: Batch) -> Batch:
     """Returns a batch in float64."""
     context = None if batch.context is None else batch.context.double()
     return replace(batch, inputs=batch.inputs.double(), context=context)
-
-
-def flattened(outputs: Outputs) -> Tensor:
-    """Returns outputs as (N, values)."""
-    tensor = torch.cat([o.flatten(1) for o in outputs.values()], 1) if isinstance(outputs, dict) else outputs
-    return tensor.flatten(1)

@@ -54,6 +54,29 @@ def declare_stages(model: nn.Module, batch: Batch) -> tuple[str, ...]:
     return tuple(found)
 
 
+def bypass_stages(model: nn.Module, batch: Batch) -> tuple[str, ...]:
+    """Gives every declared stage that keeps its input's shape the identity as its stand-in instead of its own.
+
+    A stand-in that leads nowhere would close the way through its stage.
+
+    Args:
+        model: A copy that may be changed.
+        batch: Some samples.
+
+    Returns:
+        The names of the stages where the way back is another one now, in the order in which they end.
+    """
+    modules = {module: name for name, module in model.named_modules() if hasattr(module, "bpda_twin")}
+    calls = _calls(model, list(modules), batch)
+    reshaping = {module for module, given, returned in calls if not _keeps_shape(given, returned)}
+    found: dict[nn.Module, str] = {}
+    for module, given, _ in calls:
+        if module not in reshaping and module not in found and not _passes_on(module, given):
+            module.bpda_twin = identity
+            found[module] = modules[module]
+    return tuple(found.values())
+
+
 def inner_logits(model: nn.Module, batch: Batch) -> InnerLogits | None:
     """Returns the model cut before its last stages, at the earliest module that already predicts the same; or None.
 
@@ -143,6 +166,25 @@ def _calls(model: nn.Module, modules: list[nn.Module], batch: Batch) -> list[tup
         for hook in hooks:
             hook.remove()
     return seen
+
+
+def _keeps_shape(given: Tensor | None, returned: object) -> bool:
+    """Returns whether a stage maps floating-point values to as many in the same places."""
+    if given is None or not isinstance(returned, Tensor):
+        return False
+    return given.shape == returned.shape and given.is_floating_point()
+
+
+def _passes_on(stage: nn.Module, inputs: Tensor) -> bool:
+    """Returns whether a stage's stand-in hands a gradient on as it is, which is all that counts of it."""
+    inputs = inputs.detach().clone().requires_grad_()
+    weight = torch.randn(inputs.shape, generator=torch.Generator().manual_seed(0)).to(inputs)
+    with torch.enable_grad():
+        twin = copy.deepcopy(stage).bpda_twin(inputs)
+        if twin.shape != inputs.shape or not twin.requires_grad:
+            return False
+        slope = torch.autograd.grad((twin * weight).sum(), inputs, allow_unused=True)[0]
+    return slope is not None and torch.allclose(slope, weight)
 
 
 def _delivers(stage: nn.Module, inputs: Tensor) -> float:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from attacks.prepare import LOW_TOLERANCE, prepare
-from attacks.soundness.hidden_paths import declare_stages, has_stages, inner_logits, inner_network
+from attacks.soundness.hidden_paths import bypass_stages, declare_stages, has_stages, inner_logits, inner_network
 from attacks.victim import Access, ModelVictim, Spent
 from datasets.batch import Batch
 from datasets.tasks.base import model_outputs
@@ -23,6 +23,8 @@ TRUE = "true gradient"
 """Name of the view that every defense has: its own gradient."""
 BPDA = "BPDA"
 """Name of the view through stand-ins: declared ones, and the identity for stages found to hide their gradient."""
+IDENTITY = "identity BPDA"
+"""Name of the view through the identity in the place of declared stand-ins that are another map."""
 INNER = "inner logits"
 """Name of the view before the stages behind the logits."""
 ATTACKS = {"apgd": "attacks.apgd:APGD", "mim": "attacks.momentum:MIM"}
@@ -158,6 +160,10 @@ def all_views(access: Access, some: Batch, eot_samples: int = 1, own: str = "vic
     if backward == "bpda":
         through = replace(access, search=_searched(access.victim, model, some, own), exact=None)
         views.append(View(name=BPDA, access=through, source=own, backward=backward, eot_samples=eot_samples))
+        plain = copy.deepcopy(model)
+        if bypass_stages(plain, some):
+            around = replace(access, search=_searched(access.victim, plain, some, own), exact=None)
+            views.append(View(name=IDENTITY, access=around, source=own, backward=backward, eot_samples=eot_samples))
     inner = inner_logits(model, some)
     if inner is not None:
         before = replace(access, search=_searched(access.victim, inner.eval(), some, own), exact=None)

@@ -54,6 +54,7 @@ def execute(args: argparse.Namespace) -> int:
     from benchmark.plan import trainings_of
     from benchmark.progress import Progress
     from benchmark.selection import Registries
+    from benchmark.states import untrained
     from benchmark.training_cell import train_cell
     from benchmark.weights import checkpoints_folder, current_weights, is_trained
     from registry.errors import UserError
@@ -62,7 +63,7 @@ def execute(args: argparse.Namespace) -> int:
     device, root = resolve_device(args.device), data_root(args.data)
     folder = checkpoints_folder(args.results)
     cells = trainings_of(entry, spec, args.seed, Registries())
-    cells = [cell for cell in cells if cell is cells[-1] or not is_trained(cell, folder)]
+    cells = (*untrained(cells[:-1], lambda cell: is_trained(cell, folder)), cells[-1])
     progress = Progress(cells, Costs(), quiet=args.quiet)
     store, written = RecordStore(args.results), []
     try:
@@ -70,6 +71,9 @@ def execute(args: argparse.Namespace) -> int:
             with store.claim(f"training/{cell.key}") as claim:
                 if claim is None:
                     raise UserError(f"another process is training {cell.defense} on {cell.dataset}; wait until it ends")
+                if cell is not cells[-1] and is_trained(cell, folder):  # it fits its base as that is trained now
+                    progress.drop(cell)
+                    continue
                 progress.begin(cell)
                 path = train_cell(cell, data_root=root, checkpoints=folder, device=device, progress=progress.inside)
                 written.append(cell)

@@ -19,10 +19,10 @@ DATASETS.add(
             md5="6346341a6e4c18c3e5ca7815d9b78f6b",
             sha256="2a8e7adb0ce89eb16cf155ea604b58bcb8f4a3fcdc4adab87dba7a7fa837468a",
             size=20345557,
-            how="Put ham10000_melnv_64.npz into the data folder as ham10000_melnv/ham10000_melnv_64.npz. It is packed "
-            "from the 1000 melanomas and 1000 nevi of HAM10000 (doi:10.7910/DVN/DBW86T) that the GitHub repository "
-            "Criscraft/workshop_ki_hautkrebserkennung holds at 150 x 150, resized to 64 x 64 (Lanczos) and split by "
-            "lesion_id within each class, numpy RandomState(0).",
+            how="get it with: python -m benchmark data prepare ham10000_melnv, which asks for the originals. It is "
+            "packed from the 1000 melanomas and 1000 nevi of HAM10000 (doi:10.7910/DVN/DBW86T) that the repository "
+            "github.com/Criscraft/workshop_ki_hautkrebserkennung holds at 150 x 150, resized to 64 x 64 (Lanczos) and "
+            "split by lesion_id within each class, numpy RandomState(0).",
         ),
         homepage="https://doi.org/10.7910/DVN/DBW86T",
         split_rule="by lesion within each class, 70/10/20 %",

@@ -29,9 +29,9 @@ DATASETS.add(
             md5="d42aeba37fe9e82d5c24b8220219ecb0",
             sha256="59f65b7c6a06b6c3189beebb85564c0a39a5d6606daa88ce80a250158762c041",
             size=1910654,
-            how="Put pathmnist_subset.npz into the data folder as pathmnist_subset/pathmnist_subset.npz. It is packed "
-            "from the first 1000 images of the train split of PathMNIST (medmnist.com), split anew within each class, "
-            "numpy RandomState(0).",
+            how="get it with: python -m benchmark data download pathmnist && python -m benchmark data prepare "
+            "pathmnist_subset. It is packed from the first 1000 images of the train split of PathMNIST, split anew "
+            "within each class, numpy RandomState(0).",
         ),
         homepage="https://medmnist.com",
         split_rule="by image within each class, 60/10/30 %, out of the published train split",

@@ -24,10 +24,10 @@ DEFENSES.add(
         trained_for=linf(4 / 255),
         randomness=Randomness.MODEL,
         departures="This suite's network; AdamW with a one-cycle schedule and one weight decay for all layers; eps "
-        "4/255 and 5 inner steps instead of 8/255 and 10, also where a board ranks 8/255, taken in bfloat16 and in "
-        "eval mode instead of training mode; filters are drawn in every forward pass, so that each inner step meets "
-        "fresh ones, where the authors' code draws them twice for a batch, for the attack and for the update. Three "
-        "quarters of the filters are random, 48 of 64 in the paper. The epoch is selected under PGD-10 with one draw "
-        "of the filters a pass.",
+        "4/255 and 5 inner steps of eps/2 instead of 8/255 and 10 of eps/4, also where a board ranks 8/255, taken in "
+        "bfloat16 and in eval mode instead of training mode; filters are drawn in every forward pass, so that each "
+        "inner step meets fresh ones, where the authors' code draws them twice for a batch, for the attack and for the "
+        "update. Three quarters of the filters are random, 48 of 64 in the paper. The epoch is selected under PGD-10 "
+        "with one draw of the filters a pass.",
     )
 )

@@ -3,7 +3,7 @@
 from registry import DEFENSES, DefenseEntry, Family, Randomness, Recipe
 
 STRENGTHS = {
-    "GaussianInputNoise": (0.12, "as strong as the noise of NUMAN on BreastMNIST"),
+    "GaussianInputNoise": (0.12, "nearly as strong as the noise of NUMAN on BreastMNIST"),
     "GaussianInputNoiseRatio": (0.6, "with the ratio of noise to signal behind NUMAN on BreastMNIST"),
 }
 
@@ -32,7 +32,8 @@ for name, (sigma, strength) in STRENGTHS.items():
             "arXiv:2206.09491. The strength is that of BreastMNIST (546 training images, 40 draws), where the trained "
             "gate on the image gives each pixel a standard deviation over draws of 0.13 in Dhar2026NUMAN, 0.13 in "
             "Dhar2026UMANTuned and 0.12 in Dhar2026UMAN, and passes on 0.22, 0.20 and 0.19 times the image: the noise "
-            "is to the image as a standard deviation of 0.60, 0.63 and 0.65 is to an image left as it is. The epoch is "
-            "selected on one draw of each validation image.",
+            "is to the image as a standard deviation of 0.60, 0.63 and 0.65 is to an image left as it is. A standard "
+            "deviation of 0.12 is that of UMAN, and its variance 15 % below NUMAN's. The epoch is selected on one draw "
+            "of each validation image.",
         )
     )

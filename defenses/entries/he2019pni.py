@@ -35,7 +35,8 @@ DEFENSES.add(
             ),
         ),
         departures="This suite's network instead of ResNet-20; AdamW with a one-cycle schedule; eps 4/255 and 5 inner "
-        "steps instead of 0.031 and 7, also where a board ranks 8/255, taken in bfloat16 in eval mode, from the first "
-        "epoch on instead of a later one. The epoch is selected under PGD-10 with one draw of the weights a pass.",
+        "steps of eps/2 instead of 0.031 and 7 of about eps/3, also where a board ranks 8/255, taken in bfloat16 in "
+        "eval mode, from the first epoch on instead of a later one. The epoch is selected under PGD-10 with one draw "
+        "of the weights a pass.",
     )
 )

@@ -36,7 +36,7 @@ DEFENSES.add(
             ),
         ),
         departures="AdamW with a one-cycle schedule; eps 4/255 in place of 8/255, also where a board ranks 8/255; 5 "
-        "inner steps (3 on label maps), taken in bfloat16 in eval mode.",
+        "inner steps of eps/2 (3 of 5/6 eps on label maps), 2.5 eps over their number, taken in bfloat16 in eval mode.",
         truth=Truth(known_by=KnownBy.ATTACK, statement="Nothing is hidden: its gradients are honest."),
     )
 )

@@ -32,7 +32,7 @@ DEFENSES.add(
             ),
         ),
         departures="AdamW with a one-cycle schedule; eps 4/255 in place of 0.031, also where a board ranks 8/255; 5 "
-        "inner steps instead of 10, taken in bfloat16.",
+        "inner steps of eps/2 instead of 10 of about eps/4, taken in bfloat16.",
         truth=Truth(known_by=KnownBy.ATTACK, statement="Nothing is hidden: its gradients are honest."),
     )
 )

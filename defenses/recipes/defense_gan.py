@@ -39,5 +39,5 @@ def train(
     generator = model.transform.generator
     training = fit_generator(generator, model.net, dataset, chosen, seed=seed, device=device, progress=progress)
     model.to(device).eval()
-    row = training.curve[-1] | {"val_psnr": measured_psnr(model, dataset, seed, device)}
-    return dataclasses.replace(training, curve=(row,))
+    last = training.curve[-1] | {"val_psnr": measured_psnr(model, dataset, seed, device)}
+    return dataclasses.replace(training, curve=(*training.curve[:-1], last))

@@ -16,7 +16,7 @@ from defenses.purifiers.dgmp import ToldPurified
 from defenses.purifiers.purified import LatentPurified
 from defenses.recipes.generator import GeneratorOptions, Triplet, fit_generator
 from defenses.recipes.options import TrainingOptions, read_options
-from defenses.recipes.purification import fit_purifier
+from defenses.recipes.purification import fit_purifier, named
 from defenses.recipes.training import Progress, Training, fit
 from defenses.seeding import seeded
 from registry.errors import InvalidEntryError
@@ -57,7 +57,7 @@ def train(
         progress: Told the finished fraction and a short text after every step, or None.
 
     Returns:
-        The training of the second stage; its time includes the first.
+        The training of the second stage; its time and its curve include the first.
     Source: Dhar et al. 2026, doi 10.1016/j.inffus.2025.103822, as described in its abstract and documentation.
     """
     chosen = read_options(DgmpOptions, options)
@@ -70,9 +70,10 @@ def train(
     generator.requires_grad_(False)
     with seeded(seed, device):
         loss = Triplet(Critic(dataset.spec.input_shape).to(device), chosen, noise=chosen.noise)
-    second = fit_purifier(model, dataset, chosen, progress=tell(0.5), batch_loss=loss, callbacks=(loss,), **shared)
-    seconds = round(first.seconds + second.seconds, 3)
-    return dataclasses.replace(second, seconds=seconds)
+    told = {"progress": tell(0.5), "stage": "encoder", **shared}
+    second = fit_purifier(model, dataset, chosen, batch_loss=loss, callbacks=(loss,), **told)
+    seconds, curve = round(first.seconds + second.seconds, 3), (*named(first.curve, "generator"), *second.curve)
+    return dataclasses.replace(second, seconds=seconds, curve=curve)
 
 
 def train_told_classifier(

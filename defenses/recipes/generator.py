@@ -70,7 +70,7 @@ def fit_generator(
         model = LatentPurified(LatentPurifier(Encoder(shape, generator.latent), generator), net)
         critic = Critic(shape, generator.n_labels).to(device)
     loss, shared = Triplet(critic, options), {"seed": seed, "device": device, "progress": progress}
-    return fit_purifier(model, dataset, options, batch_loss=loss, callbacks=(loss,), **shared)
+    return fit_purifier(model, dataset, options, batch_loss=loss, callbacks=(loss,), stage="generator", **shared)
 
 
 class Triplet(Callback):

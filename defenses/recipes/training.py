@@ -42,8 +42,9 @@ CLIP_NORM = 5.0
 class Training:
     """How a training went."""
 
-    curve: tuple[dict[str, float], ...]
-    """One row per validated epoch: epoch, train_loss, val_clean, and val_robust where the recipe attacks."""
+    curve: tuple[dict[str, float | str], ...]
+    """One row per epoch: epoch, train_loss; where it was validated val_clean, too, and val_robust where the recipe
+    attacks. A training of several stages names them as `stage` in all rows but the last."""
     seconds: float
     """Wall time."""
     selected_epoch: int
@@ -103,6 +104,8 @@ def fit(
                         stack.enter_context(callback.validation(model))
                     row, loss = _validate(model, task, val, options.batch_size, device, attack)
                     selection.consider(model, {"epoch": epoch, "train_loss": train_loss, **row}, loss)
+            else:
+                selection.curve.append({"epoch": epoch, "train_loss": train_loss})
             kept.save(parts, {"epoch": epoch, "seconds": time.monotonic() - started})
         model.load_state_dict(selection.weights)
         model.eval()

@@ -1,0 +1,143 @@
+"""Does a model answer by its input alone, or also by its neighbours, by the mode, or by what it was asked before?"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from attacks.draws import KeyedNoise, KeyedRandom
+from attacks.soundness.answers import Apart, apart, flattened
+from attacks.soundness.finding import Finding
+from attacks.soundness.gradient_probe import copy_of, in_float64
+from attacks.soundness.untouched import untouched_copy
+from attacks.victim import ModelVictim
+from datasets.batch import Batch
+from datasets.tasks.base import Outputs, model_outputs
+from registry import Randomness
+
+
+def state_finding(victim: ModelVictim, where: tuple[Batch, ...], untouched: nn.Module | None) -> Finding:
+    """Returns whether a model keeps state, red where one of three comparisons finds more than rounding.
+
+    A row alone, in a shuffled batch, and while a gradient is wanted, with the row in its place. The model with a copy
+    from before its first answer: what it has learnt from images since may lie anywhere, and need not change any more.
+    The model's tensors before and after a forward pass. Noise of a sample's own is the same in all places, and of noise
+    for the whole model all places see one draw.
+
+    Args:
+        victim: The model, used.
+        where: The same samples at several places, such as themselves and random points of their balls.
+        untouched: A copy of the model from before its first answer, or None where there is none.
+    """
+    few = [batch.take(slice(0, victim.slots)) for batch in where]
+    beside, depends = _worst(_settled(partial(_among_others, victim, batch)) for batch in few)
+    values = {"difference": beside.difference, "limit": beside.limit}
+    texts = [f"a row's outputs differ by {_told(beside, depends)} with its batch, or while a gradient is wanted"]
+    if untouched is None:
+        texts.append("there was no copy of the model from before its first answer to compare with")
+    else:
+        since, primed = _worst(_settled(partial(_since_before, victim, untouched, batch)) for batch in where)
+        depends = depends or primed
+        values |= {"untouched": since.difference, "untouched_limit": since.limit}
+        texts.append(f"they differ by {_told(since, primed)} from those of a copy from before its first answer")
+    changed = _changed_tensors(copy.deepcopy(victim.model), few)
+    texts.append(f"buffers or parameters changed by a forward pass: {', '.join(changed[:3]) or 'none'}")
+    return Finding(
+        name="stateful",
+        red=depends or bool(changed),
+        evidence="; ".join(texts),
+        values=values | {"buffers": float(len(changed))},
+    )
+
+
+def _told(found: Apart, red: bool) -> str:
+    settled = "" if red or found.difference <= found.limit else ", rounding"
+    return f"{found.difference:.3g} (limit {found.limit:.3g}{settled})"
+
+
+def _worst(found: Iterable[tuple[Apart, bool]]) -> tuple[Apart, bool]:
+    """Returns the one that tells most: a red one first, then the largest difference in units of its limit."""
+    return max(found, key=lambda one: (one[1], one[0].difference / max(one[0].limit, 1e-300)))
+
+
+def _settled(measure: Callable[[bool], Apart]) -> tuple[Apart, bool]:
+    """Returns how far answers are apart, and whether that is more than rounding, which float64 takes away.
+
+    Where a model computes in float32 whatever it is asked for, some units in the last place are rounding.
+
+    Args:
+        measure: Told whether to compute in float64.
+    """
+    found = measure(False)
+    if found.difference <= found.limit:
+        return found, False
+    try:
+        finer = measure(True)
+    except torch.OutOfMemoryError:  # says nothing of the model
+        raise
+    except RuntimeError:  # a model that insists on float32
+        return found, found.difference > found.resolution
+    stays = finer.difference > min(found.difference / 100, max(finer.limit, finer.resolution))
+    return found, stays and (finer.fine or found.difference > found.resolution)
+
+
+def _among_others(victim: ModelVictim, some: Batch, double: bool) -> Apart:
+    """Returns how far a row alone, shuffled, or while a gradient is wanted is from the row in its place."""
+    model = copy.deepcopy(victim.model)
+    model, some = (model.double(), in_float64(some)) if double else (model, some)
+
+    def outputs(batch: Batch) -> Outputs:
+        keyed = victim.randomness is Randomness.SAMPLE
+        if victim.randomness is Randomness.MODEL:
+            torch.manual_seed(0)  # within the fork of `audit`
+        with KeyedNoise(KeyedRandom(seed=0).keys(batch.sample_ids)) if keyed else nullcontext():
+            return model_outputs(model, batch)
+
+    def alone() -> Tensor:
+        return torch.cat([flattened(outputs(some.take(slice(row, row + 1)))) for row in range(min(4, len(some)))])
+
+    order = torch.arange(len(some) - 1, -1, -1, device=some.inputs.device)
+    with torch.no_grad():
+        together = outputs(some)
+        wanted = partial(_while_wanted, outputs, some, together)
+        return apart(together, lambda: flattened(outputs(some.take(order)))[order], alone, wanted)
+
+
+def _while_wanted(outputs: Callable[[Batch], Outputs], some: Batch, otherwise: Outputs) -> Tensor:
+    """Returns the outputs while a gradient is wanted; where the model then raises, its attacks will say so."""
+    with torch.enable_grad():
+        try:
+            return flattened(outputs(some.with_inputs(some.inputs.detach().requires_grad_().clone()))).detach()
+        except torch.OutOfMemoryError:  # says nothing of the model
+            raise
+        except RuntimeError:
+            return flattened(otherwise)
+
+
+def _since_before(victim: ModelVictim, untouched: nn.Module, batch: Batch, double: bool) -> Apart:
+    """Returns how far the model's answers are from those of the untouched copy, under the same noise."""
+    batch = in_float64(batch) if double else batch
+
+    def outputs(model: nn.Module) -> Outputs:
+        return copy_of(victim, model.double() if double else model).outputs(batch)
+
+    first = outputs(untouched_copy(untouched))  # by no way of the model's own, so that it stays untouched
+    return apart(first, lambda: flattened(outputs(copy.deepcopy(victim.model))))
+
+
+def _changed_tensors(model: nn.Module, batches: Iterable[Batch]) -> tuple[str, ...]:
+    """Returns the names of buffers and parameters that forward passes change."""
+
+    def tensors() -> dict[str, Tensor]:
+        return {**dict(model.named_buffers()), **dict(model.named_parameters())}
+
+    before = {name: tensor.detach().clone() for name, tensor in tensors().items()}
+    with torch.no_grad():
+        for batch in batches:
+            model_outputs(model, batch)
+    return tuple(name for name, tensor in tensors().items() if not torch.equal(tensor, before[name]))
