@@ -20,7 +20,9 @@ from benchmark.recompute import Recomputed, WrongRecord, recompute
 from benchmark.weights import current_weights
 from datasets.batch import Batch
 from datasets.tasks.base import task_for
+from defenses import checkpoints
 from defenses.build import defended_model
+from defenses.cards import damage
 from registry import DATASETS, DEFENSES, TASKS, Randomness
 from registry.errors import BenchmarkError, DataMissingError, NewerSchemaError, UnknownEntryError
 from results.budgets import as_budget
@@ -153,6 +155,9 @@ class Verifier:
             released = any((c.dataset, c.seed) == (dataset, seed) for c in part.checkpoints)
             absent = current_weights(part, dataset, seed, self._place.checkpoints) is None
             if needs_weights(part) and absent and not released:
+                present = checkpoints.find(part.name, dataset, seed, self._place.checkpoints)
+                if present is not None and (damaged := damage(present)):
+                    raise WrongRecord(f"{present.name} is damaged: {damaged}")
                 raise _Skip(f"there are no current weights of {part.name} on {dataset} for seed {seed} here")
         model, info = defended_model(entry, spec, seed, self._place.checkpoints)
         model = model.to(self._place.device)

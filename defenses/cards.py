@@ -62,7 +62,7 @@ def unfit(path: Path, entry: DefenseEntry, dataset: DatasetSpec, seed: int, base
     """
     card = read_card(path)
     if card:
-        return outdated(card, entry, dataset, base_sha256) or _damage(path, card)
+        return outdated(card, entry, dataset, base_sha256) or damage(path)
     release = released(entry, dataset.name, seed)
     if release is not None:
         found = file_sha256(path)
@@ -70,9 +70,13 @@ def unfit(path: Path, entry: DefenseEntry, dataset: DatasetSpec, seed: int, base
     return "" if entry.recipe is None else f"no card, expected {card_path(path).name} beside it"
 
 
-def _damage(path: Path, card: Mapping[str, object]) -> str:
-    """Returns in words that a file is not the one that its card names, or "" where it is, or the card names none."""
-    expected = card.get("sha256")
+def damage(path: Path) -> str:
+    """Returns in words that a file is not the one that its card names, or "" where it is, or the card names none.
+
+    Raises:
+        CheckpointError: The card cannot be read.
+    """
+    expected = read_card(path).get("sha256")
     found = file_sha256(path) if expected else ""
     return f"sha256 {found}, expected {expected} by its card" if expected and found != expected else ""
 

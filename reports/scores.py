@@ -19,10 +19,8 @@ from results.budgets import within
 from results.record import BudgetResult, Estimate, EvaluationRecord
 from results.sample_design import SampleDesign
 from results.sample_table import GROUP, SAMPLE_ID, WEIGHT, score_column
-from results.statistics import as_scores, attack_success_rate, is_binary, mean_estimate, united
+from results.statistics import FAIL_BELOW, as_scores, attack_success_rate, is_binary, mean_estimate, united
 
-FAIL_BELOW = 0.5
-"""A sample is broken when its score is under this, in every task."""
 CLEAN_COLUMN, LABEL_COLUMN = "clean_score", "clean_label"
 KEPT = frozenset({SAMPLE_ID, GROUP, WEIGHT, CLEAN_COLUMN, LABEL_COLUMN})
 """Columns of a sample table that reports need, beside those that `FOUND` names."""

@@ -12,13 +12,11 @@ from results.budgets import as_budget
 from results.record import Estimate, EvaluationRecord
 from results.sample_design import SampleDesign
 from results.sample_table import SAMPLE_ID, score_column
-from results.statistics import attack_success_rate, is_binary, mean_estimate
+from results.statistics import FAIL_BELOW, attack_success_rate, is_binary, mean_estimate
 
 CLEAN = "clean_score"
 ROUNDING = 1e-6
 """By how much a mean may differ: tables are float32."""
-FAIL_BELOW = 0.5
-"""A sample is broken when its score is under this, in every task."""
 
 
 def table_problems(record: EvaluationRecord, table: pd.DataFrame) -> list[str]:

@@ -17,6 +17,8 @@ from results.sample_design import INDEPENDENT, SampleDesign
 
 ALPHA = 0.05
 """One minus the coverage of intervals; level of the tests behind ranks."""
+FAIL_BELOW = 0.5
+"""A sample is broken when its score is under this, in every task."""
 FEW_GROUPS = 10
 """Groups with a sample of the rarer kind: fewer do not show how much the samples of a group resemble each other."""
 

@@ -14,6 +14,7 @@ from datasets.tasks.classification import Classification, MultiLabelClassificati
 from datasets.tasks.segmentation import Segmentation
 from registry import DatasetSpec
 from registry.errors import InputContractError, ModelContractError
+from results.statistics import FAIL_BELOW
 from tests.toy_tasks import multimodal_batch
 
 GENERATOR = torch.Generator().manual_seed(5)
@@ -49,7 +50,7 @@ def test_the_task_follows_the_data_set():
     assert isinstance(task_for(spec("segmentation")), Segmentation)
     for task in (Classification(2), MultiLabelClassification(2), Segmentation(2)):
         assert isinstance(task, Task)
-        assert 0 <= task.stop_at < task.fail_below <= 1
+        assert 0 <= task.stop_at < task.fail_below == FAIL_BELOW
 
 
 @pytest.mark.parametrize("k", [2, 3, 4, 9])
