@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -265,7 +266,9 @@ def test_a_cell_that_fails_is_exit_code_1_and_the_others_run(private, tmp_path, 
 
 def test_ctrl_c_says_how_to_go_on(private, tmp_path):
     command = [sys.executable, "-m", "benchmark", *run_options(private, tmp_path / "records", "--defense", "Slow2026")]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a background shell hands down an ignored SIGINT
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command, cwd=ROOT, preexec_fn=heed, **pipes)
     try:
         for line in process.stderr:
             if "train Slow2026" in line and "..." in line:  # its training has begun, and takes hours
