@@ -19,7 +19,7 @@ UNREADABLE = (
     RuntimeError,  # NotImplementedError and RecursionError are of this kind
     *(lzma.LZMAError, tokenize.TokenError, zipfile.BadZipFile, zlib.error),
 )
-"""What zipfile and numpy raise on a torn or foreign npz file."""
+"""What zipfile, numpy and their like raise on a torn or foreign file."""
 
 
 class NpzArrays:

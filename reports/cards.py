@@ -6,13 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 
-from registry import DEFENSES, Budget, ThreatModel, load_entries
+from registry import DATASETS, DEFENSES, Budget, Registry, ThreatModel, load_entries
 from registry.errors import BenchmarkError, DamagedRecordError
 from results.budgets import as_budget, as_threat_model
 from results.record import BudgetResult, Card, EvaluationRecord, RecordStatus
 
 DESCRIPTIVE = ("summary", "departures", "claims", "paper", "truth")
 """What an entry says of its defense beside what it is: words that are mended without a new revision."""
+DOUBTS = ("split_rule", "notes")
+"""What an entry says of its data set in such words."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,8 +135,8 @@ def read_cell(record: EvaluationRecord) -> Cell:
         protocol = record.protocol
         return Cell(
             record=record,
-            dataset=_dataset(record.dataset),
-            defense=_defense(_described(record)),
+            dataset=_dataset(_described(record.dataset, DATASETS, record.revisions.get("dataset"), DOUBTS)),
+            defense=_defense(_described(record.defense, DEFENSES, record.revisions.get("defense"), DESCRIPTIVE)),
             protocol=str(protocol["name"]),
             protocol_title=str(protocol["title"]),
             ranks=bool(protocol["ranks"]),
@@ -180,15 +182,14 @@ def _dataset(card: Card) -> DatasetFacts:
     )
 
 
-def _described(record: EvaluationRecord) -> Card:
-    """Returns the card of a record's defense in the words of its entry, where that is of the record's revision."""
-    card = record.defense
+def _described(card: Card, registry: Registry, revision: int | None, fields: tuple[str, ...]) -> Card:
+    """Returns a card with some fields in the words of its entry, where that is of the record's revision."""
     _load_entries_once()
     name = str(card["name"])
-    if name not in DEFENSES or DEFENSES[name].revision != record.revisions.get("defense"):
+    if name not in registry or registry[name].revision != revision:
         return card
-    entry = DEFENSES[name].card()
-    return card | {field: entry[field] for field in DESCRIPTIVE}
+    entry = registry[name].card()
+    return card | {field: entry[field] for field in fields}
 
 
 @cache

@@ -5,17 +5,11 @@ from __future__ import annotations
 import pytest
 
 from benchmark.validation.card import card_checks, dataset_card_checks, defense_card_checks
-from benchmark.validation.check import Check
 from benchmark.validation.protocol import protocol_checks
 from registry import DATASETS, DEFENSES, PROTOCOLS, load_entries
+from tests.test_validation import failed
 
 load_entries()
-
-
-def failed(checks: list[Check]) -> dict[str, str]:
-    """Returns the message of each clause that is not met."""
-    assert checks
-    return {verdict.clause: verdict.message for verdict in checks if not verdict.ok}
 
 
 @pytest.mark.parametrize("name", sorted(entry.name for entry in DEFENSES))

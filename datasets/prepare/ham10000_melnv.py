@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from datasets.npz_arrays import UNREADABLE
 from datasets.prepare.packing import require_original, write_packed
 from registry import SPLITS, DatasetSpec
 from registry.errors import DataDamagedError
@@ -43,7 +44,7 @@ def prepare(spec: DatasetSpec, root: Path) -> Path:
         metadata = pd.read_csv(table).set_index("image_id")
         with zipfile.ZipFile(archive) as files:
             arrays = packed(files, metadata)
-    except (KeyError, ValueError, AttributeError, OSError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         raise DataDamagedError(f"{archive} and {table} do not belong together or are damaged: {error!r}") from error
     return write_packed(arrays, spec, root)
 
