@@ -6,6 +6,7 @@ Steele, Lea, Flood 2014, doi 10.1145/2660193.2660195; Box-Muller for normal numb
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -60,18 +61,36 @@ class KeyedRandom:
         """Returns int64 hashes of shape (N, *shape); `ordinal` keeps several calls with one key apart."""
         count = math.prod(shape)
         places = torch.arange(1, count + 1, device=keys.device) * _GOLDEN
-        row_keys = _mix(keys + keys.new_tensor(ordinal + 1) * _MIX_1)
-        return _mix(row_keys[:, None] + places).reshape(len(keys), *shape)
+        return _mix(_row_keys(keys, ordinal)[:, None] + places).reshape(len(keys), *shape)
 
     @classmethod
     def uniform(cls, keys: Tensor, shape: Sequence[int], ordinal: int = 0) -> Tensor:
         """Returns float32 in [0, 1) of shape (N, *shape)."""
+        if _is_fused(keys):
+            return _fused(keys, shape, ordinal, normal=False)
         return _in_parts(lambda part: _uniform(cls.bits(part, shape, ordinal)), keys, math.prod(shape))
 
     @classmethod
     def normal(cls, keys: Tensor, shape: Sequence[int], ordinal: int = 0) -> Tensor:
         """Returns standard normal float32 of shape (N, *shape)."""
+        if _is_fused(keys):
+            return _fused(keys, shape, ordinal, normal=True)
         return _in_parts(lambda part: _normal(cls.bits(part, shape, ordinal)), keys, math.prod(shape))
+
+
+def _row_keys(keys: Tensor, ordinal: int) -> Tensor:
+    return _mix(keys + keys.new_tensor(ordinal + 1) * _MIX_1)
+
+
+def _is_fused(keys: Tensor) -> bool:
+    """Returns whether one kernel draws for these keys: on a GPU with Triton."""
+    return keys.is_cuda and importlib.util.find_spec("triton") is not None
+
+
+def _fused(keys: Tensor, shape: Sequence[int], ordinal: int, *, normal: bool) -> Tensor:
+    from attacks.fused_draws import fused_draws
+
+    return fused_draws(_row_keys(keys, ordinal), math.prod(shape), normal=normal).reshape(len(keys), *shape)
 
 
 def _in_parts(draw: Callable[[Tensor], Tensor], keys: Tensor, count: int) -> Tensor:
@@ -142,7 +161,8 @@ def _fill_uniform(mode: KeyedNoise, tensor: Tensor, low: float = 0.0, high: floa
 
 
 def _fill_normal(mode: KeyedNoise, tensor: Tensor, mean: float = 0.0, std: float = 1.0, *, generator=None) -> Tensor:
-    return tensor.copy_(mode.normal(tensor) * std + mean)
+    noise = mode.normal(tensor)
+    return tensor.copy_(noise if (mean, std) == (0.0, 1.0) else noise * std + mean)
 
 
 def _fill_bernoulli(mode: KeyedNoise, tensor: Tensor, p: Tensor | float = 0.5, *, generator=None) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from attacks.bpda import stand_ins
 from attacks.draws import KeyedNoise, KeyedRandom
+from attacks.hardware import tf32_allowed
 from attacks.pooling import pooled_answer
 from attacks.queries import Answer, Draws, Objective, Spent
 from datasets.batch import Batch
@@ -59,6 +60,8 @@ class ModelVictim:
         scored: Whether outputs are what the task scores; features are not, and every score of theirs is 0.
     """
 
+    tf32 = False
+    """Whether it is computed in TF32, as only a victim that is searched may be; see `attacks.rounded`."""
     turn = 0
     """Which range of a judgement's draws its scores are judged on, see `attacks.judging.at_turn`."""
 
@@ -141,7 +144,7 @@ class ModelVictim:
     def _one_pass(self, batch, progress, objective, gradient, backward, ids) -> Answer:
         """Answers one physical batch, one draw a row; rows that fill it up reach the model alone."""
         rows, filled = len(batch), self._fill(batch)
-        with torch.set_grad_enabled(gradient):
+        with torch.set_grad_enabled(gradient), tf32_allowed() if self.tf32 else nullcontext():
             inputs = filled.inputs.detach().requires_grad_(gradient)
             with stand_ins(self.model) if backward == "bpda" else nullcontext():
                 outputs = self._forward(filled.with_inputs(inputs), _pad_rows(ids, len(filled)))

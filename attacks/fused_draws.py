@@ -1,0 +1,58 @@
+"""Keyed random numbers by one kernel of a GPU: torch passes over 64-bit integers some thirty times for them.
+
+Imported where numbers are drawn on a GPU, since Triton comes with torch's CUDA builds for Linux alone.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+_BLOCK = 1024
+
+_GOLDEN = tl.constexpr(-7046029254386353131)  # these three as in `attacks.draws`
+_MIX_1 = tl.constexpr(-4658895280553007687)
+_MIX_2 = tl.constexpr(-7723592293110705685)
+_LOW_33 = tl.constexpr((1 << 33) - 1)  # what a logical shift of 64 bits leaves
+_LOW_34 = tl.constexpr((1 << 34) - 1)
+_LOW_37 = tl.constexpr((1 << 37) - 1)
+_LOW_24 = tl.constexpr((1 << 24) - 1)
+_UNIT = tl.constexpr(2.0**-24)
+_ANGLE = tl.constexpr(2 * math.pi * 2.0**-24)
+
+
+@triton.jit
+def _fill(keys, out, count, NORMAL: tl.constexpr, BLOCK: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    place = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    hashed = tl.load(keys + row) + (place + 1).to(tl.int64) * _GOLDEN
+    hashed = (hashed ^ ((hashed >> 30) & _LOW_34)) * _MIX_1
+    hashed = (hashed ^ ((hashed >> 27) & _LOW_37)) * _MIX_2
+    hashed = hashed ^ ((hashed >> 31) & _LOW_33)
+    values = ((hashed >> 40) & _LOW_24).to(tl.float32)
+    if NORMAL:
+        radius = tl.sqrt(tl.maximum(tl.log((values + 0.5) * _UNIT) * -2.0, 0.0))
+        values = radius * tl.cos((hashed & _LOW_24).to(tl.float32) * _ANGLE)
+    else:
+        values = values * _UNIT
+    tl.store(out + row * count + place, values, mask=place < count)
+
+
+def fused_draws(row_keys: Tensor, count: int, *, normal: bool) -> Tensor:
+    """Returns float32 numbers of shape (N, count): uniform in [0, 1), or standard normal.
+
+    Uniform ones are the bits that `attacks.draws` computes elsewhere; normal ones agree but for rounding.
+
+    Args:
+        row_keys: int64 (N,), contiguous, on a GPU.
+        count: Numbers of a row.
+        normal: Which kind.
+    """
+    out = torch.empty(len(row_keys), count, dtype=torch.float32, device=row_keys.device)
+    if out.numel():
+        _fill[(len(row_keys), triton.cdiv(count, _BLOCK))](row_keys, out, count, NORMAL=normal, BLOCK=_BLOCK)
+    return out

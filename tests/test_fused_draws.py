@@ -1,0 +1,41 @@
+"""One kernel of a GPU draws what the passes of torch draw; without a GPU it runs in Triton's interpreter."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from attacks.draws import KeyedRandom
+from registry import ROOT
+
+INTERPRETED = """
+import torch
+from attacks.draws import KeyedRandom, _row_keys
+from attacks.fused_draws import fused_draws
+keys = KeyedRandom(seed=3, stream=1).keys(torch.arange(5) + 40, 1 << 41)
+for normal, expected in ((False, KeyedRandom.uniform), (True, KeyedRandom.normal)):
+    found = fused_draws(_row_keys(keys, 2), 1500, normal=normal)  # a whole block of numbers, and part of one
+    print(float((found - expected(keys, (1500,), 2)).abs().max()))
+"""
+
+
+def test_the_kernel_draws_the_same_numbers_in_the_interpreter():
+    pytest.importorskip("triton", reason="Triton comes with torch's builds for CUDA")
+    run = [sys.executable, "-c", INTERPRETED]
+    done = subprocess.run(
+        run, cwd=ROOT, env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True, check=True
+    )
+    uniform, normal = map(float, done.stdout.split())
+    assert uniform == 0
+    assert normal < 1e-6
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_draws_what_a_cpu_draws():
+    rng = KeyedRandom(seed=3)
+    ids = torch.arange(70)
+    for draw, tolerance in ((rng.uniform, 0), (rng.normal, 1e-5)):
+        on_gpu, on_cpu = draw(rng.keys(ids.cuda(), 5), (3, 30, 30), 1), draw(rng.keys(ids, 5), (3, 30, 30), 1)
+        assert (on_gpu.cpu() - on_cpu).abs().max() <= tolerance
