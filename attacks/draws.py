@@ -10,6 +10,7 @@ import importlib.util
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -61,7 +62,8 @@ class KeyedRandom:
         """Returns int64 hashes of shape (N, *shape); `ordinal` keeps several calls with one key apart."""
         count = math.prod(shape)
         places = torch.arange(1, count + 1, device=keys.device) * _GOLDEN
-        return _mix(_row_keys(keys, ordinal)[:, None] + places).reshape(len(keys), *shape)
+        row_keys = _mix(keys + keys.new_tensor(ordinal + 1) * _MIX_1)
+        return _mix(row_keys[:, None] + places).reshape(len(keys), *shape)
 
     @classmethod
     def uniform(cls, keys: Tensor, shape: Sequence[int], ordinal: int = 0) -> Tensor:
@@ -78,19 +80,20 @@ class KeyedRandom:
         return _in_parts(lambda part: _normal(cls.bits(part, shape, ordinal)), keys, math.prod(shape))
 
 
-def _row_keys(keys: Tensor, ordinal: int) -> Tensor:
-    return _mix(keys + keys.new_tensor(ordinal + 1) * _MIX_1)
+@cache
+def _has_triton() -> bool:
+    return importlib.util.find_spec("triton") is not None
 
 
 def _is_fused(keys: Tensor) -> bool:
     """Returns whether one kernel draws for these keys: on a GPU with Triton."""
-    return keys.is_cuda and importlib.util.find_spec("triton") is not None
+    return keys.is_cuda and _has_triton()
 
 
 def _fused(keys: Tensor, shape: Sequence[int], ordinal: int, *, normal: bool) -> Tensor:
     from attacks.fused_draws import fused_draws
 
-    return fused_draws(_row_keys(keys, ordinal), math.prod(shape), normal=normal).reshape(len(keys), *shape)
+    return fused_draws(keys, math.prod(shape), ordinal, normal=normal).reshape(len(keys), *shape)
 
 
 def _in_parts(draw: Callable[[Tensor], Tensor], keys: Tensor, count: int) -> Tensor:

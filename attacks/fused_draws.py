@@ -26,13 +26,18 @@ _ANGLE = tl.constexpr(2 * math.pi * 2.0**-24)
 
 
 @triton.jit
-def _fill(keys, out, count, NORMAL: tl.constexpr, BLOCK: tl.constexpr):
+def _mix(values):
+    values = (values ^ ((values >> 30) & _LOW_34)) * _MIX_1
+    values = (values ^ ((values >> 27) & _LOW_37)) * _MIX_2
+    return values ^ ((values >> 31) & _LOW_33)
+
+
+@triton.jit(do_not_specialize=["ordinal"])
+def _fill(keys, out, count, ordinal, NORMAL: tl.constexpr, BLOCK: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     place = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    hashed = tl.load(keys + row) + (place + 1).to(tl.int64) * _GOLDEN
-    hashed = (hashed ^ ((hashed >> 30) & _LOW_34)) * _MIX_1
-    hashed = (hashed ^ ((hashed >> 27) & _LOW_37)) * _MIX_2
-    hashed = hashed ^ ((hashed >> 31) & _LOW_33)
+    row_key = _mix(tl.load(keys + row) + (ordinal + 1).to(tl.int64) * _MIX_1)
+    hashed = _mix(row_key + (place + 1).to(tl.int64) * _GOLDEN)
     values = ((hashed >> 40) & _LOW_24).to(tl.float32)
     if NORMAL:
         radius = tl.sqrt(tl.maximum(tl.log((values + 0.5) * _UNIT) * -2.0, 0.0))
@@ -42,17 +47,19 @@ def _fill(keys, out, count, NORMAL: tl.constexpr, BLOCK: tl.constexpr):
     tl.store(out + row * count + place, values, mask=place < count)
 
 
-def fused_draws(row_keys: Tensor, count: int, *, normal: bool) -> Tensor:
+def fused_draws(keys: Tensor, count: int, ordinal: int, *, normal: bool) -> Tensor:
     """Returns float32 numbers of shape (N, count): uniform in [0, 1), or standard normal.
 
     Uniform ones are the bits that `attacks.draws` computes elsewhere; normal ones agree but for rounding.
 
     Args:
-        row_keys: int64 (N,), contiguous, on a GPU.
+        keys: int64 (N,), on a GPU.
         count: Numbers of a row.
+        ordinal: Keeps several calls with one key apart.
         normal: Which kind.
     """
-    out = torch.empty(len(row_keys), count, dtype=torch.float32, device=row_keys.device)
+    out = torch.empty(len(keys), count, dtype=torch.float32, device=keys.device)
     if out.numel():
-        _fill[(len(row_keys), triton.cdiv(count, _BLOCK))](row_keys, out, count, NORMAL=normal, BLOCK=_BLOCK)
+        grid = (len(keys), triton.cdiv(count, _BLOCK))
+        _fill[grid](keys.contiguous(), out, count, ordinal, NORMAL=normal, BLOCK=_BLOCK)
     return out

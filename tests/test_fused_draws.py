@@ -12,11 +12,11 @@ from registry import ROOT
 
 INTERPRETED = """
 import torch
-from attacks.draws import KeyedRandom, _row_keys
+from attacks.draws import KeyedRandom
 from attacks.fused_draws import fused_draws
 keys = KeyedRandom(seed=3, stream=1).keys(torch.arange(5) + 40, 1 << 41)
 for normal, expected in ((False, KeyedRandom.uniform), (True, KeyedRandom.normal)):
-    found = fused_draws(_row_keys(keys, 2), 1500, normal=normal)  # a whole block of numbers, and part of one
+    found = fused_draws(keys, 1500, 2, normal=normal)  # a whole block of numbers, and part of one
     print(float((found - expected(keys, (1500,), 2)).abs().max()))
 """
 
