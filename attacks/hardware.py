@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from torch import nn
 
@@ -33,20 +30,3 @@ def training_layout(model: nn.Module, device: str) -> torch.memory_format:
     widths = [conv.out_channels for conv in convolutions] + [conv.in_channels for conv in convolutions[1:]]
     fits = all(width % VECTOR == 0 for width in widths)
     return torch.channels_last if fits else torch.contiguous_format
-
-
-def knows_tf32(device: torch.device) -> bool:
-    """Returns whether a device multiplies float32 on tensor cores, rounded to TF32's 10 bits."""
-    return device.type == "cuda" and torch.cuda.is_tf32_supported()
-
-
-@contextmanager
-def tf32_allowed() -> Iterator[None]:
-    """While active, CUDA rounds what it multiplies in convolutions and products to TF32."""
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = (matmul.allow_tf32, cudnn.allow_tf32)
-    matmul.allow_tf32, cudnn.allow_tf32 = True, True
-    try:
-        yield
-    finally:
-        matmul.allow_tf32, cudnn.allow_tf32 = before

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import logging
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, fx, nn
@@ -57,8 +59,14 @@ def is_low_precision(model: nn.Module) -> bool:
     return isinstance(model, _LowPrecision)
 
 
-def prepare(model: nn.Module, example: Tensor, *, low_precision: bool = True) -> nn.Module | None:
-    """Returns a faster copy of a deterministic model, or None where there is none with the same outputs.
+Drawing = Callable[[], AbstractContextManager[object]]
+"""Returns a context in which a stochastic model draws the same numbers each time."""
+
+
+def prepare(
+    model: nn.Module, example: Tensor, *, low_precision: bool = True, drawing: Drawing = nullcontext
+) -> nn.Module | None:
+    """Returns a faster copy of a model, or None where there is none with the same outputs.
 
     The first and the last layer stay in float32: bfloat16 would round the perturbation away, and the margin.
 
@@ -66,23 +74,25 @@ def prepare(model: nn.Module, example: Tensor, *, low_precision: bool = True) ->
         model: Module in eval mode that returns one tensor.
         example: Some inputs, (N, ...), on which the copy must agree with the model.
         low_precision: Try bfloat16, too; it is kept where logits and gradients agree well enough.
+        drawing: What a stochastic model is compared in.
     """
-    fast = _folded(model, example)
+    fast = _folded(model, example, drawing)
     if fast is None or not low_precision or not knows_bfloat16(example.device):
         return fast
     low = _lowered(fast)
-    difference, cosine = _difference(model, low, example), _gradient_cosine(model, low, example)
+    difference = _difference(model, low, example, drawing)
+    cosine = _gradient_cosine(model, low, example, drawing)
     if difference <= LOW_TOLERANCE and cosine >= LOW_COSINE:
         return low
     _log.info("bfloat16 differs by %.2g of the logits' spread, gradients have cosine %.2f", difference, cosine)
     return fast
 
 
-def _folded(model: nn.Module, example: Tensor) -> fx.GraphModule | None:
+def _folded(model: nn.Module, example: Tensor, drawing: Drawing) -> fx.GraphModule | None:
     try:
         traced = fx.GraphModule(copy.deepcopy(model), _Tracer().trace(model))
         fast = fuse(traced, no_trace=True).eval().to(memory_format=torch.channels_last).requires_grad_(False)
-        difference = _difference(model, fast, example)
+        difference = _difference(model, fast, example, drawing)
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # tracing fails in many ways on models with control flow; the model itself serves
@@ -108,25 +118,28 @@ def _lowered(fast: fx.GraphModule) -> nn.Module:
     return _LowPrecision(copied).eval()
 
 
-def _difference(model: nn.Module, other: nn.Module, example: Tensor) -> float:
+def _difference(model: nn.Module, other: nn.Module, example: Tensor, drawing: Drawing) -> float:
     """Returns the largest difference of two models' logits, relative to their spread."""
     with torch.no_grad():
-        expected, found = model(example), other(example)
+        with drawing():
+            expected = model(example)
+        with drawing():
+            found = other(example)
     spread = (expected.max() - expected.min()).clamp(min=1e-6)
     return float((expected - found).abs().max() / spread)
 
 
-def _gradient_cosine(model: nn.Module, other: nn.Module, example: Tensor) -> float:
+def _gradient_cosine(model: nn.Module, other: nn.Module, example: Tensor, drawing: Drawing) -> float:
     """Returns the median cosine of two models' gradients of the logits' spread; 1 where both are zero."""
-    first, second = _gradient(model, example), _gradient(other, example)
+    first, second = _gradient(model, example, drawing), _gradient(other, example, drawing)
     cosine = nn.functional.cosine_similarity(first, second, dim=1)
     both_zero = (first == 0).all(1) & (second == 0).all(1)
     return float(torch.where(both_zero, 1.0, cosine).median())
 
 
-def _gradient(model: nn.Module, example: Tensor) -> Tensor:
+def _gradient(model: nn.Module, example: Tensor, drawing: Drawing) -> Tensor:
     inputs = example.detach().clone().requires_grad_()
-    with torch.enable_grad():
+    with torch.enable_grad(), drawing():
         outputs = model(inputs)
         if not outputs.requires_grad:
             return torch.zeros_like(example).flatten(1)

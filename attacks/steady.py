@@ -31,7 +31,6 @@ def fewest_steady_rows(victim: ModelVictim, batch: Batch) -> int:
     full = batch.take(torch.arange(slots, device=batch.inputs.device) % len(batch))
     copied, options = copy.deepcopy(victim.model), {"randomness": victim.randomness, "scored": victim.scored}
     probe = ModelVictim(copied, victim.task, slots=slots, fewest=FEWEST_ROWS, **options)
-    probe.tf32 = victim.tf32
     whole = _answer(probe, full)
     sizes = sorted({size for size in (*PROBED, slots // 2, slots - 1) if FEWEST_ROWS <= size < slots}, reverse=True)
     for size in sizes:
@@ -42,11 +41,10 @@ def fewest_steady_rows(victim: ModelVictim, batch: Batch) -> int:
 
 def _answer(victim: ModelVictim, batch: Batch) -> Answer:
     progress = torch.zeros(len(batch), device=batch.inputs.device)
-    return victim.answer(batch, sum_of_squares, progress, gradient=True)
+    return victim.answer(batch, _sum_of_squares, progress, gradient=True)
 
 
-def sum_of_squares(outputs: Outputs, batch: Batch, progress: Tensor) -> Tensor:
-    """Returns (N,), an objective of any outputs, whose gradient passes through all of them."""
+def _sum_of_squares(outputs: Outputs, batch: Batch, progress: Tensor) -> Tensor:
     parts = outputs.values() if isinstance(outputs, dict) else [outputs]
     return sum(part.flatten(1).pow(2).sum(1) for part in parts)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from attacks.bpda import stand_ins
 from attacks.draws import KeyedNoise, KeyedRandom
-from attacks.hardware import tf32_allowed
 from attacks.pooling import pooled_answer
 from attacks.queries import Answer, Draws, Objective, Spent
 from datasets.batch import Batch
@@ -60,8 +59,6 @@ class ModelVictim:
         scored: Whether outputs are what the task scores; features are not, and every score of theirs is 0.
     """
 
-    tf32 = False
-    """Whether it is computed in TF32, as only a victim that is searched may be; see `attacks.rounded`."""
     turn = 0
     """Which range of a judgement's draws its scores are judged on, see `attacks.judging.at_turn`."""
 
@@ -144,7 +141,7 @@ class ModelVictim:
     def _one_pass(self, batch, progress, objective, gradient, backward, ids) -> Answer:
         """Answers one physical batch, one draw a row; rows that fill it up reach the model alone."""
         rows, filled = len(batch), self._fill(batch)
-        with torch.set_grad_enabled(gradient), tf32_allowed() if self.tf32 else nullcontext():
+        with torch.set_grad_enabled(gradient):
             inputs = filled.inputs.detach().requires_grad_(gradient)
             with stand_ins(self.model) if backward == "bpda" else nullcontext():
                 outputs = self._forward(filled.with_inputs(inputs), _pad_rows(ids, len(filled)))
@@ -176,20 +173,25 @@ class ModelVictim:
             return answer
         return answer._replace(gradient=torch.nan_to_num(answer.gradient, nan=0.0, posinf=0.0, neginf=0.0))
 
+    def drawing(self, sample_ids: Tensor, draw_ids: Tensor | None = None) -> AbstractContextManager[object]:
+        """Returns the context in which a model draws what this victim draws for these rows; `_forward` runs in it.
+
+        Args:
+            sample_ids: int64 (N,), one for each row that the model sees.
+            draw_ids: int64 (N,), the draw of each row; the first by default. Random weights: the first row's for all.
+        """
+        if self.randomness is Randomness.NONE:
+            return nullcontext()
+        draw_ids = torch.zeros_like(sample_ids) if draw_ids is None else draw_ids
+        draw_ids = draw_ids if self._frozen_draw is None else torch.full_like(draw_ids, self._frozen_draw)
+        if self.randomness is Randomness.SAMPLE:
+            return KeyedNoise(self._noise.keys(sample_ids, draw_ids))
+        return _seeded(int(self._noise.keys(torch.zeros_like(draw_ids[:1]), draw_ids[:1])), sample_ids.device)
+
     def _forward(self, batch: Batch, draw_ids: Tensor | None) -> Outputs:
         """Runs the model on one physical batch under its keyed noise; on a copy, since it may work in place."""
         batch = batch.with_inputs(batch.inputs.clone())
-        if self.randomness is Randomness.NONE:
-            return model_outputs(self.model, batch)
-        draw_ids = torch.zeros_like(batch.sample_ids) if draw_ids is None else draw_ids
-        draw_ids = draw_ids if self._frozen_draw is None else torch.full_like(draw_ids, self._frozen_draw)
-        if self.randomness is Randomness.SAMPLE:
-            with KeyedNoise(self._noise.keys(batch.sample_ids, draw_ids)):
-                return model_outputs(self.model, batch)
-        devices = [batch.inputs.device] if batch.inputs.is_cuda else []
-        with torch.random.fork_rng(devices=devices):  # random weights: one draw for the whole batch
-            key = self._noise.keys(torch.zeros_like(draw_ids[:1]), draw_ids[:1])
-            torch.manual_seed(int(key) & 0x7FFFFFFF)
+        with self.drawing(batch.sample_ids, draw_ids):
             return model_outputs(self.model, batch)
 
     def _fill(self, batch: Batch) -> Batch:
@@ -202,6 +204,14 @@ class ModelVictim:
             rows = slice(start, start + self.slots)
             chunk = batch if len(batch) <= self.slots else batch.take(rows)
             yield chunk, None if draws is None else draws.first[rows]
+
+
+@contextmanager
+def _seeded(key: int, device: torch.device) -> Iterator[None]:
+    """While active, torch's generators of the CPU and of the device draw from a key; then they are as before."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(key & 0x7FFFFFFF)
+        yield
 
 
 def _repeated(batch: Batch, progress: Tensor, draws: int) -> tuple[Batch, Tensor]:

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from attacks.prepare import is_low_precision, prepare
 from attacks.queries import Spent
-from attacks.rounded import rounded
 from attacks.steady import fewest_steady_rows
 from attacks.victim import Access, ModelVictim
 from datasets.batch import Batch
@@ -50,7 +49,6 @@ def access_to(
         seed: Seed of the attacks.
     """
     spent, example = Spent(), batch.inputs[:slots]
-    stochastic = subject.randomness is not Randomness.NONE
 
     def victim(model: nn.Module, randomness: Randomness = Randomness.NONE, **options) -> ModelVictim:
         made = ModelVictim(model, subject.task, slots=slots, randomness=randomness, seed=seed, spent=spent, **options)
@@ -59,28 +57,23 @@ def access_to(
         return made
 
     def fastest(model: nn.Module, *, low_precision: bool = True) -> nn.Module | None:
-        return prepare(model, example, low_precision=low_precision)
+        some = batch.sample_ids[:slots]
+        return prepare(model, example, low_precision=low_precision, drawing=lambda: judge.drawing(some))
 
-    def searched(own: ModelVictim) -> ModelVictim:
-        return rounded(own, batch) if stochastic and protocol.budgets else own
-
-    judge = victim(subject.model, subject.randomness)
-    search, exact, surrogates = judge, judge, {}
-    if stochastic:
-        search = searched(judge)
-        surrogates[str(Need.FROZEN_DRAW)] = searched(victim(subject.model, subject.randomness, frozen_draw=0))
-    elif protocol.budgets:
-        fast = fastest(subject.model)
-        search = exact = judge if fast is None else victim(fast)
-        if fast is not None and is_low_precision(fast):
-            exact = victim(fastest(subject.model, low_precision=False) or subject.model)
+    random, surrogates = subject.randomness, {}
+    judge = victim(subject.model, random)
+    fast = fastest(subject.model) if protocol.budgets else None
+    search = exact = judge if fast is None else victim(fast, random)
+    if fast is not None and is_low_precision(fast):
+        exact = victim(fastest(subject.model, low_precision=False) or subject.model, random)
+    if random is not Randomness.NONE:
+        surrogates[str(Need.FROZEN_DRAW)] = victim(fast or subject.model, random, frozen_draw=0)
     if subject.twin is not None and Need.TWIN in protocol.needs:
         surrogates[str(Need.TWIN)] = victim(fastest(subject.twin) or subject.twin)
     for need in (Need.BARE, Need.MECHANISM):
         part = shown(subject.model, str(need)) if protocol.budgets else None
         if part is not None:
-            scored = need is not Need.MECHANISM
-            surrogates[str(need)] = searched(victim(part, subject.randomness, scored=scored))
+            surrogates[str(need)] = victim(part, random, scored=need is not Need.MECHANISM)
     facts = CellFacts(
         task=subject.task.spec.name,
         n_classes=subject.spec.n_classes,
@@ -120,6 +113,6 @@ def slots_for(inputs: Tensor, randomness: Randomness = Randomness.NONE) -> int:
 
 def described(access: Access) -> str:
     """Returns how the model was searched, for people: the size of physical batches and the copy in its place."""
-    copy = "itself" if access.search.model is access.victim.model else "as a copy"
-    precision = " in bfloat16" if is_low_precision(access.search.model) else " in TF32" if access.search.tf32 else ""
+    copy = "itself" if access.search is access.victim else "as a copy"
+    precision = " in bfloat16" if is_low_precision(access.search.model) else ""
     return f"{access.victim.fewest} to {access.victim.slots} rows, searched {copy}{precision}"

@@ -9,8 +9,13 @@ from torch import nn
 from attacks import prepare as prepare_module
 from attacks.bpda import stand_ins
 from attacks.prepare import prepare
+from attacks.queries import Draws
+from attacks.victim import ModelVictim
+from benchmark.access import Subject, access_to, described
+from datasets.tasks.classification import Classification
+from registry import DATASETS, PROTOCOLS, Need, Randomness, load_entries
 from tests.toy_tasks import Detector, detection_batch
-from tests.toys import BatchDependent, NotANumber, Quantise, StuckInTraining, cnn, images, linear
+from tests.toys import BatchDependent, NotANumber, Quantise, StuckInTraining, batch_for, cnn, images, linear
 
 EXAMPLE = images(8, shape=(1, 8, 8))
 
@@ -178,3 +183,53 @@ def test_dependence_on_the_batch_survives():
     model = BatchDependent(cnn(3)).eval()
     fast = prepare(model, EXAMPLE)
     assert fast is None or not torch.allclose(fast(EXAMPLE[:1]), fast(EXAMPLE)[:1])
+
+
+class Noisy(nn.Module):
+    """Noise behind a convolution that takes part in the folding, and a draw of weights for all rows before the head."""
+
+    def __init__(self, rows):
+        super().__init__()
+        self.body, self.rows = residual(), rows
+
+    def forward(self, inputs):
+        noise = torch.randn_like(inputs)
+        if not self.rows:
+            noise = noise[:1]
+        return self.body(inputs + 0.1 * noise)
+
+
+def stochastic(model, randomness):
+    return ModelVictim(model.eval(), Classification(3), slots=8, randomness=randomness)
+
+
+@pytest.mark.parametrize("randomness", [Randomness.SAMPLE, Randomness.MODEL])
+def test_a_stochastic_model_and_its_copy_draw_the_same(randomness):
+    batch = batch_for(linear(3, shape=(1, 8, 8)), EXAMPLE)
+    own = stochastic(Noisy(randomness is Randomness.SAMPLE), randomness)
+    fast = prepare(own.model, EXAMPLE, low_precision=False, drawing=lambda: own.drawing(batch.sample_ids))
+    copied = stochastic(fast, randomness)
+    draws = Draws(torch.full((8,), 5), 3)
+    one, two = (
+        v.answer(batch, lambda outputs, *_: outputs[:, 0], torch.zeros(8), gradient=True, draws=draws)
+        for v in (own, copied)
+    )
+    assert torch.allclose(one.objective, two.objective, atol=1e-5)
+    assert torch.allclose(one.gradient, two.gradient, atol=1e-5)
+
+
+def test_without_the_same_draws_a_stochastic_copy_is_refused():
+    assert prepare(Noisy(rows=True).eval(), EXAMPLE) is None
+
+
+def test_a_stochastic_defense_is_searched_through_its_copy_and_judged_itself():
+    load_entries()
+    batch = batch_for(linear(3, shape=(1, 8, 8)), EXAMPLE)
+    model, task = Noisy(rows=True).eval(), Classification(3)
+    subject = Subject(model=model, task=task, spec=DATASETS["phantom4"], randomness=Randomness.SAMPLE)
+    access, _ = access_to(subject, batch, PROTOCOLS["standard"], slots=8, seed=0)
+    assert access.victim.model is model
+    assert access.search.model is not model
+    assert access.surrogates[str(Need.FROZEN_DRAW)].model is access.search.model
+    assert {v.randomness for v in (access.victim, access.search, access.exact)} == {Randomness.SAMPLE}
+    assert "searched as a copy" in described(access)

@@ -158,19 +158,19 @@ def all_views(access: Access, some: Batch, eot_samples: int = 1, own: str = "vic
     backward = "bpda" if has_stages(model) else "true"
     views = [View(name=TRUE, access=access, source=own, eot_samples=eot_samples)]
     if backward == "bpda":
-        through = replace(access, search=_searched(access, model, some, own), exact=None)
+        through = replace(access, search=_searched(access.victim, model, some, own), exact=None)
         views.append(View(name=BPDA, access=through, source=own, backward=backward, eot_samples=eot_samples))
         plain = copy.deepcopy(model)
         if bypass_stages(plain, some):
-            around = replace(access, search=_searched(access, plain, some, own), exact=None)
+            around = replace(access, search=_searched(access.victim, plain, some, own), exact=None)
             views.append(View(name=IDENTITY, access=around, source=own, backward=backward, eot_samples=eot_samples))
     inner = inner_logits(model, some)
     if inner is not None:
-        before = replace(access, search=_searched(access, inner.eval(), some, own), exact=None)
+        before = replace(access, search=_searched(access.victim, inner.eval(), some, own), exact=None)
         views.append(View(name=INNER, access=before, source=own, backward=backward, eot_samples=eot_samples))
     network = inner_network(model, some)
     if network is not None:
-        bare = {str(Need.BARE): _searched(access, network, some, own)}
+        bare = {str(Need.BARE): _searched(access.victim, network, some, own)}
         wrapped = replace(access, surrogates={**access.surrogates, **bare})
         views.append(View(name=BARE, access=wrapped, source=str(Need.BARE), eot_samples=eot_samples))
     scored = sorted(name for name in access.surrogates if name != Need.MECHANISM)
@@ -178,14 +178,10 @@ def all_views(access: Access, some: Batch, eot_samples: int = 1, own: str = "vic
     return (*views, *(View(name=str(name), access=access, source=str(name)) for name in new))
 
 
-def _searched(access: Access, model: nn.Module, some: Batch, own: str) -> ModelVictim:
-    """Returns a victim around another model, or around a faster copy of it where there is one.
-
-    A stochastic one is searched in the precision that the defense itself is.
-    """
-    if access.victim.randomness is not Randomness.NONE:
-        return with_model(access.search, model)
-    return with_model(access.victim, prepare(model, some.inputs, low_precision=own != "exact") or model)
+def _searched(victim: ModelVictim, model: nn.Module, some: Batch, own: str) -> ModelVictim:
+    """Returns a victim around another model, or around a faster copy of it where there is one."""
+    exact, drawing = own == "exact", lambda: victim.drawing(some.sample_ids)
+    return with_model(victim, prepare(model, some.inputs, low_precision=not exact, drawing=drawing) or model)
 
 
 def _alike(surrogate: nn.Module, network: nn.Module, some: Batch) -> bool:
