@@ -18,6 +18,7 @@ from reports.scores import ContestScores
 from reports.selection import Contest
 from reports.survivors import survivors_of
 from reports.weights import trained_for
+from results.adapted import SWEEP
 from results.certificates import CERTIFIED, MAJORITY
 from results.ranks import tie_groups
 from results.record import BudgetResult, Estimate
@@ -29,7 +30,10 @@ OWN_METRICS = frozenset({"clean", "robust", "attack_success_rate", CERTIFIED, MA
 
 
 NEVER_RANKS = "its entry says that it never ranks"
-FEW_DRAWS = "an upper bound: more draws are tried at the data set's ranked budget alone, here they might lower it"
+FEW_DRAWS = (
+    f"an upper bound: only at the data set's ranked budget, and where {SWEEP} attacks, are more draws tried; here they "
+    "might lower it"
+)
 DETECTOR = "a detector: rejecting an attacked image counts as right, so it has no rank among classifiers"
 
 
@@ -43,8 +47,11 @@ def build_board(contest: Contest, scores: ContestScores, budget: Budget) -> Lead
     """
     rows = [_row(cells, scores, budget) for cells in contest.entrants.values() if _has(cells, budget)]
     newest = max(contest.cells, key=lambda cell: (cell.record.provenance.started_at, cell.record.key))
-    swept = budget.label == newest.dataset.ranked_budget.label
-    rows = [_mark(_with_remarks(row, budget, swept, contest.shorter.get(row.defense.name, ()))) for row in rows]
+    ranked_budget = budget.label == newest.dataset.ranked_budget.label
+    swept = {row.defense.name: ranked_budget or _is_swept(row, scores, budget) for row in rows}
+    shorter = {row.defense.name: contest.shorter.get(row.defense.name, ()) for row in rows}
+    rows = [_with_remarks(row, budget, swept[row.defense.name], shorter[row.defense.name]) for row in rows]
+    rows = [_mark(row) for row in rows]
     ranked = [row.defense.name for row in rows if row.status == VerdictStatus.VERIFIED and row.defense.ranks]
     vectors = {name: scores.of(name).best_known[budget.label] for name in ranked}
     return Leaderboard(
@@ -183,13 +190,19 @@ def _failure(cell: Cell) -> FailedRow:
     )
 
 
+def _is_swept(row: Row, scores: ContestScores, budget: Budget) -> bool:
+    """Returns whether more and more draws have attacked all weights of a row at a budget; if they still lower the score
+    the row's status says so."""
+    return all(scores.tried(cell, budget).get(SWEEP) is not None for cell in row.cells)
+
+
 def _with_remarks(row: Row, budget: Budget, swept: bool, shorter: Sequence[Cell]) -> Row:
     """Adds what a reader should know of a row's draws, members and seeds, whatever its status.
 
     Args:
         row: The row.
         budget: The budget of its board.
-        swept: Whether the budget is the one at which the number of draws is swept and then doubled by a probe.
+        swept: Whether the number of draws is swept at the budget, by the ranking protocol or by one of its own.
         shorter: Cells of training seeds that are not in the row.
     """
     few_draws = row.defense.randomness != Randomness.NONE and not swept

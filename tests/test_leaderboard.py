@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from registry import Budget, Family, HarmfulConfusion, Norm, Randomness
+from registry import Budget, Family, HarmfulConfusion, Norm, Randomness, linf
 from reports.cards import read_cell
 from reports.csv_export import render_csv
 from reports.explanation import explain
@@ -418,18 +418,22 @@ def test_leaderboard_json_has_the_promised_form(tmp_path):
     assert len(pooled["seed_spread"]["robust"]) == len(pooled["records"]) == 2
 
 
-def test_randomised_defenses_have_upper_bounds_away_from_the_ranked_budget(tmp_path):
-    """Draws are swept at the ranked budget alone; a deterministic defense has nothing to sweep."""
+def test_randomised_defenses_have_upper_bounds_where_no_draws_are_swept(tmp_path):
+    """The ranking protocol sweeps them at the ranked budget, another one where it attacks; others need no sweep."""
     noisy = make_defense("Noisy", randomness=Randomness.SAMPLE)
-    sweep = make_record(defense=noisy, protocol=make_protocol("adaptive:eot-sweep"), robust=STRONG)
+    at = {"budgets": (linf(4 / 255),)}
+    sweep = make_record(defense=noisy, protocol=make_protocol("adaptive:eot-sweep", **at), robust=STRONG[2:3])
     standings = standings_of(tmp_path, make_record(defense=noisy, robust=STRONG), sweep, make_record(robust=STRONG))
     ranked, other = board_at(standings), board_at(standings, "Linf 8/255")
     assert {row.defense.name: row.upper_bound for row in ranked.rows} == {"Noisy": False, "Undefended": False}
     assert {row.defense.name: row.upper_bound for row in other.rows} == {"Noisy": True, "Undefended": False}
-    assert row_of(other, "Noisy").reasons == (FEW_DRAWS,)
+    assert FEW_DRAWS in row_of(other, "Noisy").reasons
     assert (row_of(other, "Noisy").status, row_of(other, "Noisy").rank) == ("contested", None)
+    everywhere = make_record(defense=noisy, protocol=make_protocol("adaptive:eot-sweep"), robust=STRONG)
+    swept = standings_of(tmp_path / "swept", make_record(defense=noisy, robust=STRONG), everywhere)
+    assert row_of(board_at(swept, "Linf 8/255"), "Noisy").status == "verified"
     falls = (0.75, 0.7, 0.6, 0.0, 0.0)
-    sweep = make_record(defense=noisy, protocol=make_protocol("adaptive:eot-sweep"), robust=falls)
+    sweep = make_record(defense=noisy, protocol=make_protocol("adaptive:eot-sweep", **at), robust=falls[2:3])
     broken = standings_of(tmp_path / "broken", make_record(defense=noisy, robust=falls), sweep)
     assert row_of(board_at(broken, "Linf 8/255"), "Noisy").status == "verified"  # an upper bound of 0 says it all
     assert "≤" not in render_board_markdown(ranked)
