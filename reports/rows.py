@@ -208,7 +208,7 @@ def _with_remarks(row: Row, budget: Budget, swept: bool, shorter: Sequence[Cell]
     few_draws = row.defense.randomness != Randomness.NONE and not swept
     if few_draws and row.status == VerdictStatus.VERIFIED and row.standing.value > CERTAINLY_BROKEN:
         row = replace(row, status=str(VerdictStatus.CONTESTED))
-    remarks = [FEW_DRAWS] if few_draws else []
+    remarks = [FEW_DRAWS] if few_draws and not any(SWEEP in reason for reason in row.reasons) else []
     remarks += older_ensembles(row.cells, budget)
     remarks += [f"seed {cell.seed} is left out: it was evaluated on {cell.n} samples only" for cell in shorter]
     return replace(row, few_draws=few_draws, reasons=(*row.reasons, *remarks))

@@ -427,8 +427,12 @@ def test_randomised_defenses_have_upper_bounds_where_no_draws_are_swept(tmp_path
     ranked, other = board_at(standings), board_at(standings, "Linf 8/255")
     assert {row.defense.name: row.upper_bound for row in ranked.rows} == {"Noisy": False, "Undefended": False}
     assert {row.defense.name: row.upper_bound for row in other.rows} == {"Noisy": True, "Undefended": False}
-    assert FEW_DRAWS in row_of(other, "Noisy").reasons
+    assert [reason.split()[0] for reason in row_of(other, "Noisy").reasons] == ["adaptive:eot-sweep"]
     assert (row_of(other, "Noisy").status, row_of(other, "Noisy").rank) == ("contested", None)
+    l2 = tuple(Budget(norm=Norm.L2, eps=eps) for eps in (0.25, 0.5, 1.0))
+    in_l2 = make_record(defense=noisy, protocol=make_protocol("standard:l2", budgets=l2), robust=STRONG[:3])
+    smallest = board_at(standings_of(tmp_path / "l2", in_l2), "L2 0.25")  # no protocol sweeps draws in L2
+    assert row_of(smallest, "Noisy").reasons == (FEW_DRAWS,)
     everywhere = make_record(defense=noisy, protocol=make_protocol("adaptive:eot-sweep"), robust=STRONG)
     swept = standings_of(tmp_path / "swept", make_record(defense=noisy, robust=STRONG), everywhere)
     assert row_of(board_at(swept, "Linf 8/255"), "Noisy").status == "verified"
