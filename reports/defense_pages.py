@@ -12,6 +12,7 @@ from reports.addresses import board_page, defense_page, unusual_rules
 from reports.cards import Cell, DefenseFacts, PublishedClaim
 from reports.figures import CurvePoint, Figure, curve_figure
 from reports.leaderboard import PROBES, Leaderboard, Row, Standings
+from reports.noise import noise_of
 from reports.pages import BELOW_ROOT, front_board, restored_specs
 from reports.pooling import Pooled, pool_estimates
 from reports.survivors import survivor_figure
@@ -71,7 +72,7 @@ class DefensePages:
             site=self._standings,
             facts=facts,
             claims=[_claim(claim, steps, others) for claim in facts.claims],
-            parts=[_part(facts, group) for group in _by_contest(steps)],
+            parts=[_part(facts, group, others) for group in _by_contest(steps)],
             restoration=restored_specs(),
             failures=self._failed.get(facts.name, []),
             others=lines,
@@ -101,7 +102,7 @@ def _by_contest(steps: Sequence[Step]) -> list[list[Step]]:
     return list(groups.values())
 
 
-def _part(facts: DefenseFacts, steps: Sequence[Step]) -> dict[str, object]:
+def _part(facts: DefenseFacts, steps: Sequence[Step], others: Sequence[Cell]) -> dict[str, object]:
     """Returns what the page says of one data set and threat model."""
     board = front_board(board for board, _ in steps)
     row = next(row for found, row in steps if found is board)
@@ -117,6 +118,7 @@ def _part(facts: DefenseFacts, steps: Sequence[Step]) -> dict[str, object]:
         "anchor": board_page(board, "").removeprefix("boards/").strip("."),
         "href": BELOW_ROOT + board_page(board),
         "figure": _figure(facts, steps, board, has_twin),
+        "noise": noise_of(board, row, [cell for cell in others if cell.dataset.name == board.dataset.name]),
         "survivors": survivor_figure(row.survivors) if row.survivors else None,
         "has_twin": has_twin,
         "twin_name": twin.defense.name if twin else "",

@@ -1,0 +1,111 @@
+"""What a defense that draws random numbers keeps over plain noise and adversarial training, in words and by draws."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from registry import DRAW_METRICS, Budget, Randomness
+from reports.cards import Cell
+from reports.leaderboard import Leaderboard, Row
+from reports.pooling import Pooled
+from results.adapted import SWEEP, late_fall
+from results.record import BudgetResult
+
+TRAINED = "Madry2018PGDAT"
+"""Adversarial training as every board has it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Against:
+    """Another row of the same board."""
+
+    row: Row
+    gain: float
+    """How much more the defense keeps, as a fraction; both may be upper bounds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweptStep:
+    """One attack of the sweep."""
+
+    name: str
+    draws: int
+    """Draws of the noise behind its whole run, for each image."""
+    left: tuple[float, ...]
+    """Mean worst score after it, at each budget."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """Scores against draws, of one training seed."""
+
+    seed: int
+    n: int
+    budgets: tuple[Budget, ...]
+    steps: tuple[SweptStep, ...]
+    falls: tuple[float | None, ...]
+    """By how much the second half of the gradients lowered the score, at each budget; None where nothing shows it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Noise:
+    """What the page of a stochastic defense says of its draws on one board."""
+
+    against: tuple[Against, ...]
+    views: tuple[tuple[str, Pooled | None, Pooled], ...]
+    """(what, clean, under attack) for each corpus metric of several draws."""
+    sweeps: tuple[Sweep, ...]
+
+
+def noise_of(board: Leaderboard, row: Row, others: Sequence[Cell]) -> Noise | None:
+    """Returns what a row's draws are worth, or None where its defense draws no random numbers.
+
+    Args:
+        board: The board of the ranked budget.
+        row: The defense's row on it.
+        others: Cells of the defense under protocols that do not rank.
+    """
+    if row.defense.randomness == Randomness.NONE:
+        return None
+    weights = {cell.record.checkpoint.sha256 for cell in row.cells if cell.record.checkpoint}
+    sweeps = [
+        _sweep(cell)
+        for cell in others
+        if cell.protocol == SWEEP and cell.record.checkpoint and cell.record.checkpoint.sha256 in weights
+    ]
+    read = [(spec.title, row.metrics[spec.name]) for spec in DRAW_METRICS if spec.name in row.metrics]
+    return Noise(
+        against=tuple(
+            Against(row=other, gain=row.standing.value - other.standing.value)
+            for other in board.rows
+            if other is not row and _is_yardstick(other)
+        ),
+        views=tuple((title, change.clean, change.attacked) for title, change in read),
+        sweeps=tuple(sorted(sweeps, key=lambda sweep: sweep.seed)),
+    )
+
+
+def _is_yardstick(row: Row) -> bool:
+    """Returns whether a row says what noise is worth: plain noise, which has no paper, or adversarial training."""
+    plain = row.defense.paper is None and row.defense.randomness != Randomness.NONE
+    return row.defense.name == TRAINED or plain
+
+
+def _sweep(cell: Cell) -> Sweep:
+    found: list[tuple[Budget, BudgetResult]] = [(budget, result) for budget, result in cell.budgets if result.members]
+    first = found[0][1] if found else None
+    steps = []
+    for place, member in enumerate(first.members if first else ()):
+        options = member.card.get("options", {})
+        left = tuple(result.members[place].robust_after for _, result in found if len(result.members) > place)
+        draws = int(options.get("steps", 0)) * int(options.get("eot_samples", 1))
+        steps.append(SweptStep(name=member.name, draws=draws, left=left))
+    return Sweep(
+        seed=cell.seed,
+        n=cell.n,
+        budgets=tuple(budget for budget, _ in found),
+        steps=tuple(steps),
+        falls=tuple(None if math.isinf(fall) else fall for fall in (late_fall(result) for _, result in found)),
+    )
