@@ -51,7 +51,7 @@ class Candidates:
         self._deterministic = self.judge.randomness is Randomness.NONE
         self._direct = self.scorer is self.judge and self._deterministic
         self._every = CONFIRM_EVERY if self.judge.fewest > FEW else 1
-        self._waiting: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._waiting: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
 
     def begin(self, rows: Rows) -> None:
         """Gives new rows an empty candidate."""
@@ -72,7 +72,8 @@ class Candidates:
         """Takes the scores of one answer; a candidate that may finish its sample is judged."""
         if self._direct:
             keep = valid.nonzero()[:, 0]
-            self.worst.offer(rows.sample[keep], points[keep], answer.score[keep], self.member, rows.step[keep])
+            found = (rows.sample[keep], points[keep], answer.score[keep])
+            self.worst.offer(*found, self.member, rows.step[keep], rows.restart[keep])
             return
         known = rows.candidate
         lower = (answer.score == known["score"]) & (answer.objective > known["objective"])
@@ -100,11 +101,11 @@ class Candidates:
         known = rows.candidate
         last = (leaving & known["new"] & ~self.worst.finished[rows.sample]).nonzero()[:, 0]
         if len(last):
-            self._waiting.append((rows.sample[last], known["point"][last], known["step"][last]))
+            self._waiting.append((rows.sample[last], known["point"][last], known["step"][last], rows.restart[last]))
         settled = self._settled(rows)
         if settled is not None:
             other = last[(settled[last] != known["point"][last]).flatten(1).any(1)]
-            self._waiting.append((rows.sample[other], settled[other], rows.step[other]))
+            self._waiting.append((rows.sample[other], settled[other], rows.step[other], rows.restart[other]))
         if self._deterministic and sum(len(part[0]) for part in self._waiting) >= self.judge.slots // 4:
             self.finish()
 
@@ -120,18 +121,18 @@ class Candidates:
     def finish(self) -> None:
         """Judges the candidates that were handed over."""
         if self._waiting:
-            samples, points, steps = (torch.cat(parts) for parts in zip(*self._waiting, strict=True))
+            handed = tuple(torch.cat(parts) for parts in zip(*self._waiting, strict=True))
             self._waiting.clear()
-            self._offer(samples, points, steps)
+            self._offer(*handed)
 
     def _judge(self, rows: Rows, due: Tensor) -> None:
         if due.any():
             index = due.nonzero()[:, 0]
             known = rows.candidate
             known["new"] = known["new"] & ~due
-            self._offer(rows.sample[index], known["point"][index], known["step"][index])
+            self._offer(rows.sample[index], known["point"][index], known["step"][index], rows.restart[index])
 
-    def _offer(self, samples: Tensor, points: Tensor, steps: Tensor) -> None:
+    def _offer(self, samples: Tensor, points: Tensor, steps: Tensor, restarts: Tensor) -> None:
         scores = judge_scores(self.judge, self.batch.take(samples).with_inputs(points), SELECTION)
         self.error_samples.update(samples[scores.isnan()].tolist())
-        self.worst.offer(samples, points, scores, self.member, steps)
+        self.worst.offer(samples, points, scores, self.member, steps, restarts)

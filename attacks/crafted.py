@@ -64,6 +64,7 @@ class Crafted:
         )
         attack.start(rows, rng)
         best, height = batch.inputs.clone(), self._ask(source, objective, rows, batch.inputs, attack.steps).objective
+        height = torch.where(height.isnan(), -torch.inf, height)  # whatever has a value is better than none
         while len(rows):
             query = attack.ask(rows, rng)
             answer = self._ask(source, objective, rows, query.points, attack.steps)

@@ -110,6 +110,7 @@ class WorstCase:
         self.scores = clean_scores.clone()
         self.member = torch.full_like(clean_scores, -1, dtype=torch.int64)
         self.step = torch.full_like(clean_scores, -1, dtype=torch.int64)
+        self.restart = torch.zeros_like(self.step)
         self.stop_at = stop_at
 
     @property
@@ -117,22 +118,41 @@ class WorstCase:
         """bool (n,): nothing is left to gain."""
         return self.scores <= self.stop_at
 
-    def offer(self, samples: Tensor, points: Tensor, scores: Tensor, member: int, step: Tensor) -> None:
-        """Keeps each candidate whose score is lower than the lowest known of its sample; the first of equals wins."""
-        better = (scores < self.scores[samples]).nonzero()[:, 0]
+    def offer(
+        self, samples: Tensor, points: Tensor, scores: Tensor, member: int, step: Tensor, restart: Tensor | None = None
+    ) -> None:
+        """Keeps each candidate whose score is lower than the lowest known of its sample.
+
+        Of equal ones of a member, that of the earliest restart and step is kept: which of them is offered first
+        depends on what else shares the batch.
+
+        Args:
+            samples: int64 (m,).
+            points: (m, ...), inside the balls.
+            scores: float32 (m,).
+            member: Number of the run that found them.
+            step: int64 (m,), the step of its run at which each was found.
+            restart: int64 (m,), the restart; all are of one by default.
+        """
+        restart = torch.zeros_like(step) if restart is None else restart
+        known = self.scores[samples]
+        earlier = (restart < self.restart[samples]) | ((restart == self.restart[samples]) & (step < self.step[samples]))
+        tie = (scores == known) & (self.member[samples] == member) & earlier
+        better = ((scores < known) | tie).nonzero()[:, 0]
         if not len(better):
             return
-        lowest: dict[int, int] = {}
-        for row in better.tolist():
-            sample = int(samples[row])
-            if sample not in lowest or scores[row] < scores[lowest[sample]]:
-                lowest[sample] = row
-        rows = torch.tensor(list(lowest.values()), device=samples.device)
+        lowest: dict[int, tuple[tuple[float, int, int], int]] = {}
+        facts = (part.tolist() for part in (samples[better], scores[better], restart[better], step[better], better))
+        for sample, score, run, at, row in zip(*facts, strict=True):
+            if sample not in lowest or (score, run, at) < lowest[sample][0]:
+                lowest[sample] = ((score, run, at), row)
+        rows = torch.tensor([row for _, row in lowest.values()], device=samples.device)
         chosen = samples[rows]
         self.points[chosen] = points[rows]
         self.scores[chosen] = scores[rows]
         self.member[chosen] = member
         self.step[chosen] = step[rows]
+        self.restart[chosen] = restart[rows]
 
 
 class LastPoint(WorstCase):
@@ -146,7 +166,9 @@ class LastPoint(WorstCase):
     def __init__(self, originals: Tensor, clean_scores: Tensor) -> None:
         super().__init__(originals, clean_scores, stop_at=-1.0)  # wrong samples are attacked too
 
-    def offer(self, samples: Tensor, points: Tensor, scores: Tensor, member: int, step: Tensor) -> None:
+    def offer(
+        self, samples: Tensor, points: Tensor, scores: Tensor, member: int, step: Tensor, restart: Tensor | None = None
+    ) -> None:
         """Keeps every candidate that has a score."""
         known = ~scores.isnan()
         chosen = samples[known]

@@ -36,7 +36,7 @@ def fewest_steady_rows(victim: ModelVictim, batch: Batch) -> int:
     for size in sizes:
         if not _same(_answer(probe, full.take(slice(0, size))), whole, size):
             return min(slots, 2 ** size.bit_length())
-    return FEWEST_ROWS
+    return min(FEWEST_ROWS, slots)
 
 
 def _answer(victim: ModelVictim, batch: Batch) -> Answer:

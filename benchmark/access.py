@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor, nn
 
@@ -30,6 +31,9 @@ class Subject:
     """Where it draws random numbers."""
     twin: nn.Module | None = None
     """The undefended model of the same data set and seed, or None."""
+    examples: Batch | None = None
+    """Samples on which its faster copies are compared with it; None for the first ones under attack. Others than those
+    keep the choice of a copy, and with it every verdict, apart from what else is attacked, and in which order."""
 
     def slots(self, batch: Batch) -> int:
         """Returns the rows of a physical batch of these samples."""
@@ -48,17 +52,20 @@ def access_to(
         slots: Rows of a physical batch.
         seed: Seed of the attacks.
     """
-    spent, example = Spent(), batch.inputs[:slots]
+    spent, some = Spent(), batch
+    if subject.examples is not None:
+        some = marked(subject, subject.examples.to(batch.inputs.device))
+    some = some.take(slice(0, slots))
 
     def victim(model: nn.Module, randomness: Randomness = Randomness.NONE, **options) -> ModelVictim:
         made = ModelVictim(model, subject.task, slots=slots, randomness=randomness, seed=seed, spent=spent, **options)
         if protocol.budgets:
-            made.fewest = fewest_steady_rows(made, batch)
+            made.fewest = fewest_steady_rows(made, some)
         return made
 
     def fastest(model: nn.Module, *, low_precision: bool = True) -> nn.Module | None:
-        some = batch.sample_ids[:slots]
-        return prepare(model, example, low_precision=low_precision, drawing=lambda: judge.drawing(some))
+        drawing = partial(judge.drawing, some.sample_ids)
+        return prepare(model, some.inputs, low_precision=low_precision, drawing=drawing)
 
     random, surrogates = subject.randomness, {}
     judge = victim(subject.model, random)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from benchmark.assessment import Identity, Subject, assess
 from benchmark.cells import key_digest
 from benchmark.environment import resolve_device
-from benchmark.evaluation_cell import load_dataset
+from benchmark.evaluation_cell import examples_of, load_dataset
 from benchmark.obstacles import protocol_obstacle
 from datasets.batch import Batch
 from datasets.locate import data_root
@@ -68,7 +68,7 @@ def evaluate(
     """
     load_entries()
     where = resolve_device(device)
-    spec, batch, sha256 = _data(dataset, task, class_names, n, data)
+    spec, batch, sha256, examples = _data(dataset, task, class_names, n, data)
     chosen = PROTOCOLS[protocol]
     if obstacle := protocol_obstacle(chosen, spec):
         raise UserError(f"protocol {protocol}: {obstacle.reason}; choose another one")
@@ -79,6 +79,7 @@ def evaluate(
         spec=spec,
         randomness=Randomness(randomness),
         twin=_twin(spec, where),
+        examples=examples,
     )
     revisions = {"protocol": chosen.revision, "engine": ENGINE_REVISION, "dataset": spec.revision}
     digest = key_digest({"weights": weights, "data": sha256, "n": len(batch), "seed": seed} | revisions)
@@ -94,14 +95,17 @@ def evaluate(
     return assess(subject, batch, chosen, identity, device=where, progress=progress or (lambda share, text: None))[0]
 
 
-def _data(dataset: str | Arrays, task: str, class_names, n: int | None, data) -> tuple[DatasetSpec, Batch, str]:
-    """Returns spec, test batch and checksum of a named data set or of given arrays."""
+def _data(
+    dataset: str | Arrays, task: str, class_names, n: int | None, data
+) -> tuple[DatasetSpec, Batch, str, Batch | None]:
+    """Returns spec, test batch, checksum and examples of a named data set, or of given arrays, which have no others."""
     if n is not None and n < 1:
         raise UserError(f"n must be 1 or more, got {n}")
     if isinstance(dataset, str):
         loaded = load_dataset(DATASETS[dataset].name, data_root(data))
         split = loaded.splits["test"]
-        return loaded.spec, split.take(range(min(n or len(split), len(split)))), loaded.sha256
+        taken = split.take(range(min(n or len(split), len(split))))
+        return loaded.spec, taken, loaded.sha256, examples_of(loaded)
     inputs, targets = (torch.as_tensor(part) for part in dataset)
     inputs, targets = inputs[:n], targets[:n]
     if inputs.ndim not in (4, 5) or len(inputs) != len(targets) or not len(inputs):
@@ -116,7 +120,7 @@ def _data(dataset: str | Arrays, task: str, class_names, n: int | None, data) ->
         targets={"mask" if task == "segmentation" else "label": targets.to(torch.int64)},
     )
     digest = hashlib.sha256(inputs.numpy().tobytes() + targets.numpy().tobytes()).hexdigest()
-    return _spec(inputs, targets, task, class_names), batch, digest
+    return _spec(inputs, targets, task, class_names), batch, digest, None
 
 
 def _spec(inputs: Tensor, targets: Tensor, task: str, class_names: tuple[str, ...] | None) -> DatasetSpec:

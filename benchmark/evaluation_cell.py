@@ -15,12 +15,21 @@ from benchmark.certificates import with_certificates
 from benchmark.environment import hardware, package_versions
 from benchmark.journal_folder import JournalFolder
 from benchmark.oracles import seen_by, twin_of
-from datasets.batch import Dataset
+from datasets.batch import Batch, Dataset
 from datasets.tasks.base import task_for
 from defenses.build import CheckpointInfo, defended_model
 from registry import DATASETS, DEFENSES, PROTOCOLS, TWIN, Need
 from results.adversarials import Adversarials
 from results.record import Checkpoint, EvaluationRecord
+
+EXAMPLES = 512
+"""Samples of `val` on which faster copies of a model are compared with it, at most: a physical batch of them is."""
+
+
+def examples_of(dataset: Dataset) -> Batch:
+    """Returns samples that are the same for all cells of a data set, whatever of `test` they attack."""
+    val = dataset.splits["val"]
+    return val.take(np.arange(min(EXAMPLES, len(val))))
 
 
 def evaluate_cell(
@@ -59,6 +68,7 @@ def evaluate_cell(
         spec=dataset.spec,
         randomness=entry.randomness,
         twin=twin and twin_of(entry, twin.to(device)),
+        examples=seen_by(entry, examples_of(dataset), dataset.spec),
     )
     identity = Identity(
         key=cell.key,

@@ -169,4 +169,6 @@ def _is_text(node: ast.stmt) -> bool:
 
 
 if __name__ == "__main__":
+    if any(word.startswith("-") for word in sys.argv[1:]):
+        sys.exit(f"expected the reason in words, got {sys.argv[1]}:\n{__doc__}")
     accept(" ".join(sys.argv[1:]))

@@ -1,11 +1,14 @@
 """Order and sharding change no verdict, on deterministic, prepared and stochastic victims."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from attacks.prepare import prepare
 from attacks.stepped import Query
 from datasets.batch import Batch
+from datasets.tasks.classification import MultiLabelClassification
 from registry import Knowledge, Member, Randomness
 from tests.toys import NoisyInput, RandomWeights, attack, batch_for, cnn, images, linear, protocol_of, shuffled
 
@@ -40,6 +43,27 @@ def test_order_and_sharding_change_no_verdict(model, randomness, prepared):
         assert torch.equal(scores(other)[:, back], plain)
     shards = [scores(batch.take(rows)) for rows in (slice(0, 9), slice(9, None))]
     assert torch.equal(torch.cat(shards, 1), plain)
+
+
+def test_of_equal_scores_the_same_is_kept_whatever_shares_the_batch():
+    """Several labels score in steps, so that restarts end level; which of them ends first depends on the others."""
+    model, member = cnn(3), replace(APGD, options={"steps": 6, "restarts": 5})
+    inputs = images(12, shape=(1, 8, 8))
+    labels = (model(inputs) > 0).float().detach()
+    targets = {"labels": labels, "weights": torch.ones_like(labels)}
+    batch = Batch(sample_ids=torch.arange(12), inputs=inputs, targets=targets)
+
+    def worst(some: Batch):
+        task = MultiLabelClassification(3)
+        (budget,) = attack(model, some, protocol_of(member, eps=(0.03,)), task=task, slots=16).budgets
+        return budget
+
+    together = worst(batch)
+    assert 0 < together.scores.mean() < 1
+    shards = [worst(batch.take(slice(first, first + 3))) for first in range(0, 12, 3)]
+    left = together.scores > 0  # a finished sample stops all its restarts, the later ones with it
+    assert torch.equal(torch.cat([budget.scores for budget in shards]), together.scores)
+    assert torch.equal(torch.cat([budget.points for budget in shards])[left], together.points[left])
 
 
 @pytest.mark.slow

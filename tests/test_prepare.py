@@ -11,7 +11,9 @@ from attacks.bpda import stand_ins
 from attacks.prepare import prepare
 from attacks.queries import Draws
 from attacks.victim import ModelVictim
+from benchmark import access
 from benchmark.access import Subject, access_to, described
+from benchmark.evaluation_cell import examples_of, load_dataset
 from datasets.tasks.classification import Classification
 from registry import DATASETS, PROTOCOLS, Need, Randomness, load_entries
 from tests.toy_tasks import Detector, detection_batch
@@ -227,9 +229,32 @@ def test_a_stochastic_defense_is_searched_through_its_copy_and_judged_itself():
     batch = batch_for(linear(3, shape=(1, 8, 8)), EXAMPLE)
     model, task = Noisy(rows=True).eval(), Classification(3)
     subject = Subject(model=model, task=task, spec=DATASETS["phantom4"], randomness=Randomness.SAMPLE)
-    access, _ = access_to(subject, batch, PROTOCOLS["standard"], slots=8, seed=0)
-    assert access.victim.model is model
-    assert access.search.model is not model
-    assert access.surrogates[str(Need.FROZEN_DRAW)].model is access.search.model
-    assert {v.randomness for v in (access.victim, access.search, access.exact)} == {Randomness.SAMPLE}
-    assert "searched as a copy" in described(access)
+    found, _ = access_to(subject, batch, PROTOCOLS["standard"], slots=8, seed=0)
+    assert found.victim.model is model
+    assert found.search.model is not model
+    assert found.surrogates[str(Need.FROZEN_DRAW)].model is found.search.model
+    assert {v.randomness for v in (found.victim, found.search, found.exact)} == {Randomness.SAMPLE}
+    assert "searched as a copy" in described(found)
+
+
+def test_the_choice_of_a_copy_hangs_on_the_examples_alone(monkeypatch):
+    """Whether bfloat16 serves is a matter of limits: samples on both sides would make verdicts hang on their order."""
+    load_entries()
+    seen = []
+    monkeypatch.setattr(access, "prepare", lambda model, example, **_: seen.append(example))
+    model, shape = residual(), (1, 8, 8)
+    batch = batch_for(model, images(12, shape=shape))
+    examples = batch_for(model, images(6, shape=shape, seed=5))
+    subject = Subject(model=model, task=Classification(3), spec=DATASETS["phantom4"], examples=examples)
+    for rows in (slice(0, 12), torch.arange(11, -1, -1), slice(0, 5), slice(5, 12)):
+        access_to(subject, batch.take(rows), PROTOCOLS["standard"], slots=4, seed=0)
+    assert len(seen) == 4
+    assert all(torch.equal(example, examples.inputs[:4]) for example in seen)
+
+
+def test_a_cell_takes_its_examples_from_val(tmp_path):
+    load_entries()
+    dataset = load_dataset("phantom2", tmp_path)
+    examples = examples_of(dataset)
+    assert len(examples) == min(512, len(dataset.splits["val"]))
+    assert torch.equal(examples.inputs[0], dataset.splits["val"].take([0]).inputs[0])
