@@ -22,6 +22,19 @@ LEAST_SECONDS = 20.0
 """Shortest step that is worth a file; a shorter one is run again."""
 
 
+CIRCUMSTANCES = "circumstances.json"
+"""File beside the steps that says what they depend on."""
+WORDS = {
+    "sources": "the code of the benchmark or of the entries (what lies beside and below a given entry file counts)",
+    "weights": "the weights",
+    "twin": "the weights of the undefended twin",
+    "data": "the data",
+    "device": "the device, or how many threads --jobs leaves a cell",
+    "packages": "the versions of packages",
+}
+"""Circumstances of a cell as people call them."""
+
+
 class JournalFolder:
     """Keeps the costly steps of one cell. Not being able to write them is no error: the cell only cannot be resumed.
 
@@ -32,14 +45,14 @@ class JournalFolder:
     """
 
     def __init__(self, folder: Path, circumstances: Mapping[str, object]) -> None:
-        text = json.dumps(dict(circumstances), sort_keys=True)
-        self._attempt = folder / hashlib.sha256(text.encode()).hexdigest()[:16]
+        self._circumstances = json.dumps(dict(circumstances), sort_keys=True)
+        self._attempt = folder / hashlib.sha256(self._circumstances.encode()).hexdigest()[:16]
         self._folder, self._step, self._told = self._attempt, 0, False
         self.recovered_seconds = 0.0
         if not self._attempt.exists() and any(folder.glob("*")):
             _log.warning(
-                "an interrupted cell begins anew: code, weights, device, versions or --jobs are not what they were; "
-                "what it had done stays in %s until it has its record",
+                "an interrupted cell begins anew, since %s changed; what was done stays in %s until it has its record",
+                _changed(folder, circumstances),
                 folder,
             )
 
@@ -78,6 +91,7 @@ class JournalFolder:
         facts = {name: value for name, value in entry.items() if name not in tensors}
         facts["began_with"] = began_with
         try:
+            write_atomically(self._attempt / CIRCUMSTANCES, self._circumstances.encode())
             write_atomically(self._path(step), save(tensors, metadata={"facts": json.dumps(facts)}))
         except ResultsError as error:
             if not self._told:
@@ -86,3 +100,17 @@ class JournalFolder:
 
     def _path(self, step: int) -> Path:
         return self._folder / f"{step:04d}.safetensors"
+
+
+def _changed(folder: Path, circumstances: Mapping[str, object]) -> str:
+    """Returns in words what differs from the attempt that is nearest to these circumstances."""
+    now = json.loads(json.dumps(dict(circumstances)))
+    differing = []
+    for path in folder.glob(f"*/{CIRCUMSTANCES}"):
+        try:
+            then = json.loads(path.read_text())
+            differing.append([name for name in now if then.get(name) != now[name]])
+        except (OSError, ValueError, AttributeError):
+            continue
+    nearest = min(differing, key=len, default=[])
+    return ", and ".join(WORDS.get(name, name) for name in nearest) or "its circumstances"

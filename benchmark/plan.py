@@ -184,6 +184,9 @@ class _Draft:
 
     def _revisions(self, chain: tuple[DefenseEntry, ...], spec: DatasetSpec) -> dict[str, int]:
         bases = {f"base:{part.name}": part.revision for part in chain[1:]}
+        foreign = [self.registries.sources[part.name] for part in chain if part.name in self.registries.sources]
+        if foreign:
+            bases["source"] = int(key_digest({"sources": foreign}), 16)  # an edited file is another defense
         return {
             "dataset": spec.revision,
             "task": self.registries.tasks[spec.task].revision,

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from pathlib import Path
 
 from registry import (
     DATASETS,
     DEFENSES,
     PROTOCOLS,
+    ROOT,
     TASKS,
     AttackProtocol,
     DatasetSpec,
@@ -19,6 +21,7 @@ from registry import (
     TaskSpec,
 )
 from registry.errors import UnknownEntryError, UserError
+from registry.sources import entry_sha256
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,6 +36,15 @@ class Registries:
     """Defenses."""
     protocols: Registry[AttackProtocol] = PROTOCOLS
     """Protocols."""
+    sources: Mapping[str, str] = field(default_factory=dict)
+    """Checksum of the code of each defense from outside the repository: when it changes, so do its cells."""
+
+
+def foreign_sources() -> dict[str, str]:
+    """Returns the checksum of the code of every defense whose file lies outside the repository's defenses, by name."""
+    files = {entry.name: Path(DEFENSES.origin(entry.name).rpartition(":")[0]) for entry in DEFENSES}
+    own = ROOT / "defenses"
+    return {name: entry_sha256(file) for name, file in files.items() if not file.resolve().is_relative_to(own)}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -41,7 +41,8 @@ class Registry(Generic[T]):
 
     def __init__(self, kind: str, entry_type: type[T]) -> None:
         self.kind = kind
-        self._entry_type = entry_type
+        self.entry_type = entry_type
+        """Class of its entries."""
         self._entries: dict[str, T] = {}
         self._origins: dict[str, str] = {}
 
@@ -53,9 +54,9 @@ class Registry(Generic[T]):
                 name, or its card has no JSON form.
             DuplicateEntryError: An entry of this name (upper and lower case alike) is there already.
         """
-        if not isinstance(entry, self._entry_type):
+        if not isinstance(entry, self.entry_type):
             raise InvalidEntryError(
-                f"expected a {self._entry_type.__name__} as {self.kind} entry, got {type(entry).__name__}"
+                f"expected a {self.entry_type.__name__} as {self.kind} entry, got {type(entry).__name__}"
             )
         origin = _caller()
         _check_name(self.kind, entry.name)

@@ -175,6 +175,9 @@ class DefenseEntry:
     """Raised when the model or its training changes."""
 
     def __post_init__(self) -> None:
+        for name in ("tasks", "datasets"):
+            if isinstance(given := getattr(self, name), str):
+                raise InvalidEntryError(f"defense {self.name}: {name} is a tuple, got a text; write ({given!r},)")
         if self.oracle and self.ranks:
             raise InvalidEntryError(
                 f"defense {self.name} is told the true labels (oracle=True) and would rank; a model that ranks sees "

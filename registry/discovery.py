@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import importlib.util
 import sys
@@ -88,9 +89,23 @@ def _import_file(path: Path) -> BrokenEntry | None:
             for added in set(registry.names()) - before[registry.kind]:
                 registry.remove(added)
         last = traceback.format_exception_only(error)[-1].strip()
-        line = f" (line {error.lineno})" if isinstance(error, SyntaxError) else ""
-        return BrokenEntry(file=str(path), error=last + line, traceback=traceback.format_exc())
+        said = last + (f" (line {error.lineno})" if isinstance(error, SyntaxError) else _fields_of(last, error, path))
+        return BrokenEntry(file=str(path), error=said, traceback=traceback.format_exc())
     return None
+
+
+def _fields_of(text: str, error: BaseException, path: Path) -> str:
+    """Returns the line, and the fields of the class of entries whose constructor was called with others, or nothing."""
+    from registry import ALL_REGISTRIES
+
+    for registry in ALL_REGISTRIES:
+        if text.startswith(f"TypeError: {registry.entry_type.__name__}.__init__()"):
+            known = dataclasses.fields(registry.entry_type)
+            required = [f.name for f in known if f.default is f.default_factory is dataclasses.MISSING]
+            other = [f.name for f in known if f.name not in required]
+            lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+            return f" (line {lines[-1]}); it needs {', '.join(required)} and may have {', '.join(other)}"
+    return ""
 
 
 def _module_name(path: Path) -> str:

@@ -108,3 +108,19 @@ def test_paths_that_hold_no_entries_are_the_users_mistake(tmp_path):
         load_entries([tmp_path / "absent.py"])
     with pytest.raises(UserError, match=r"holds no \.py file"):
         load_entries([tmp_path])
+
+
+def test_a_wrong_field_is_told_with_its_line_and_the_fields_there_are(tmp_path):
+    path = entry_file(
+        tmp_path,
+        "mine.py",
+        """
+        from registry import DEFENSES, DefenseEntry, Family
+
+        DEFENSES.add(DefenseEntry(name="Mine2026", summary="s", tasks=("classification",), option=1))
+        """,
+    )
+    error = broken_in(tmp_path, load_entries([path]))["mine.py"]
+    assert "unexpected keyword argument 'option' (line 4)" in error
+    assert "it needs name, summary, family, tasks" in error
+    assert "build_options" in error

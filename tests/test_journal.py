@@ -122,7 +122,7 @@ def test_only_the_same_step_under_the_same_circumstances_is_recalled(tmp_path, c
     assert journal(slots=4).recall(3, "ab") is None
     assert journal().recall(3, "ab") is not None
     assert journal(sources="b").recall(3, "ab") is None
-    assert "begins anew" in caplog.text
+    assert "begins anew, since the code of the benchmark or of the entries" in caplog.text
     caplog.clear()
     assert journal().recall(3, "ab") is not None, "what other circumstances cannot use stays for these"
     assert "begins anew" not in caplog.text

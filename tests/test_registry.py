@@ -179,3 +179,9 @@ def test_suites_refuse_impossible_numbers(changes):
 def test_a_paper_has_an_https_address():
     with pytest.raises(InvalidEntryError, match="https://"):
         Paper(title="t", authors="a", year=2026, url="http://example.org")
+
+
+@pytest.mark.parametrize("name", ["tasks", "datasets"])
+def test_a_text_in_the_place_of_a_tuple_is_named(name):
+    with pytest.raises(InvalidEntryError, match=rf"{name} is a tuple, got a text; write \('classification',\)"):
+        replace(ENTRY, **{name: "classification"})

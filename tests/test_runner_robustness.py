@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 import torch
 
+import benchmark.suites
 import benchmark.training_cell
 import defenses.train
 import registry.discovery
@@ -27,17 +28,18 @@ from attacks.member_run import MemberRun
 from attacks.soundness.gradient_probe import LARGEST_RATIO, _GradientProbe
 from attacks.victim import ModelVictim
 from benchmark.cli import main
-from benchmark.plan import trainings_of
-from benchmark.selection import Registries
+from benchmark.obstacles import Machine
+from benchmark.plan import plan, trainings_of
+from benchmark.selection import Choice, Registries, foreign_sources, select
 from benchmark.weights import current_weights, is_trained, weights_sha256
 from datasets.tasks.classification import Classification
 from defenses import checkpoints
 from defenses.build import defended_model
 from defenses.recipes.resumption import StateFile
 from defenses.train import train_defense
-from registry import DATASETS, DEFENSES, Checkpoint, Member, ThreatModel, linf, load_entries
+from registry import DATASETS, DEFENSES, SUITES, Checkpoint, Member, ThreatModel, linf, load_entries
 from registry.errors import CheckpointError, InvalidEntryError, ResultsError
-from registry.sources import EVALUATION, TRAINING, sources_sha256
+from registry.sources import EVALUATION, TRAINING, entry_sha256, sources_sha256
 from results.atomic_file import write_atomically
 from results.record import RecordStatus
 from results.store import RecordStore
@@ -278,6 +280,46 @@ def test_code_below_an_entry_counts_and_installations_do_not(tmp_path):
     with_link = sources_sha256(EVALUATION, [entry])
     (mine / "gone.py").unlink()
     assert sources_sha256(EVALUATION, [entry]) == second != with_link
+
+
+def test_beside_an_entry_in_the_root_only_what_it_imports_counts(tmp_path, monkeypatch):
+    """A file of notes, or a second entry, must not end the resumption of an interrupted cell."""
+    monkeypatch.setattr(registry.sources, "ROOT", tmp_path)
+    entry, helper, other = tmp_path / "mine.py", tmp_path / "parts" / "filter.py", tmp_path / "notes.py"
+    helper.parent.mkdir()
+    entry.write_text("def build():\n    from parts import filter\n    import attacks.apgd\n")
+    helper.write_text("A = 1\n")
+    (tmp_path / "attacks").mkdir()
+    (tmp_path / "attacks" / "apgd.py").write_text("B = 1\n")
+    first, own = sources_sha256((), [entry]), entry_sha256(entry)
+    other.write_text("C = 1\n")
+    (tmp_path / "attacks" / "more.py").write_text("D = 1\n")
+    assert (sources_sha256((), [entry]), entry_sha256(entry)) == (first, own)
+    helper.write_text("A = 2\n")
+    registry.sources._content_sha256.cache_clear()
+    assert sources_sha256((), [entry]) != first
+    assert entry_sha256(entry) != own
+
+
+def test_an_edited_entry_from_outside_is_evaluated_again(entry_file):
+    """Nobody raises the revision of a file at hand: its number must not outlive its code."""
+    path = entry_file("Mine2026")
+    load_entries([path])
+    chosen = Choice(datasets=("phantom2",), defenses=("Mine2026", "Undefended"))
+    machine = Machine(datasets=frozenset({"phantom2"}), large_inputs=False)
+
+    def keys(name: str) -> set[str]:
+        registry.sources._content_sha256.cache_clear()
+        registries = Registries(sources=foreign_sources())
+        cells = plan(select(SUITES["smoke"], chosen, registries), machine, registries).evaluations
+        return {cell.key for cell in cells if cell.defense == name}
+
+    before, undefended = keys("Mine2026"), keys("Undefended")
+    assert before
+    assert keys("Mine2026") == before
+    path.write_text(path.read_text() + "\nTHRESHOLD = 3\n")
+    assert before.isdisjoint(keys("Mine2026"))
+    assert keys("Undefended") == undefended
 
 
 def test_a_process_reads_its_code_once(tmp_path):

@@ -29,12 +29,14 @@ from registry import (
     DefenseEntry,
     Family,
     HarmfulConfusion,
+    KnownBy,
     Member,
     Randomness,
     Recipe,
     Registry,
     Source,
     ThreatModel,
+    Truth,
     linf,
     load_entries,
 )
@@ -251,11 +253,14 @@ def test_a_model_that_returns_a_tuple_is_told_so():
     assert "got a tuple" in failed(model_checks(Tuple().eval(), ENTRY, Classification(3), batch))[OUTPUTS]
 
 
-def test_probabilities_are_noted():
+def test_probabilities_are_to_be_mended_where_they_are_not_the_point():
     model = nn.Sequential(Linear(), nn.Softmax(1)).eval()
     batch = Batch(sample_ids=torch.arange(2), inputs=torch.rand(2, 1, 4, 4), targets={"label": torch.arange(2)})
-    verdict = next(v for v in model_checks(model, ENTRY, Classification(3), batch) if v.clause == OUTPUTS)
-    assert verdict.ok and "return logits" in verdict.message
+    assert "return their logarithm" in failed(model_checks(model, ENTRY, Classification(3), batch))[OUTPUTS]
+    control = replace(ENTRY, family=Family.CONTROL_BROKEN, truth=Truth(known_by=KnownBy.ATTACK, statement="s"))
+    verdict = next(v for v in model_checks(model, control, Classification(3), batch) if v.clause == OUTPUTS)
+    assert verdict.ok
+    assert "probabilities" in verdict.message
 
 
 @pytest.mark.parametrize(

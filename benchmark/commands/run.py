@@ -137,7 +137,7 @@ def _plan(args: argparse.Namespace) -> Plan:
     from benchmark.data_folder import data_root, present_datasets
     from benchmark.obstacles import Machine
     from benchmark.plan import plan
-    from benchmark.selection import Choice, Registries, select
+    from benchmark.selection import Choice, Registries, foreign_sources, select
     from registry import SUITES
 
     load_given_entries(args)
@@ -158,7 +158,7 @@ def _plan(args: argparse.Namespace) -> Plan:
         datasets=present_datasets(selection.datasets, data_root(args.data)),
         large_inputs=insists or device != "cpu",
     )
-    return plan(selection, machine, Registries())
+    return plan(selection, machine, Registries(sources=foreign_sources()))
 
 
 def _comparable(store, plan: Plan):

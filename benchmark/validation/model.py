@@ -56,7 +56,10 @@ class _Subject:
             outputs = self.task.check_outputs(self.model(self.batch.inputs), self.batch)
         flat = _flat(outputs)
         if isinstance(outputs, Tensor) and (outputs >= 0).all() and torch.allclose(outputs.sum(1), torch.tensor(1.0)):
-            return "note: rows sum to 1; return logits, e.g. the logarithm of the probabilities"
+            said = "every row is positive and sums to 1: probabilities"
+            if not self.entry.is_control:
+                raise Unmet(f"expected raw logits, got outputs of which {said}; return their logarithm, or no softmax")
+            return said
         return f"{tuple(flat.shape)}, {float(flat.min()):.3g} to {float(flat.max()):.3g}"
 
     def extremes(self) -> None:
