@@ -41,9 +41,13 @@ class Outcome(StrEnum):
     """Not evaluated to the end."""
 
 
+GOOD = frozenset({Outcome.CAUGHT, Outcome.ACCEPTED, Outcome.NOT_CONTESTED})
+"""How a control should end."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ControlRow:
-    """One control on one data set at its ranked budget, training seeds pooled."""
+    """One control on one data set at its ranked budget, training seeds of as many samples pooled."""
 
     dataset: DatasetFacts
     defense: DefenseFacts
@@ -86,18 +90,22 @@ class Exam:
     """Broken ones first, by name."""
 
     def count(self, *outcomes: Outcome) -> int:
-        """Returns how many controls ended so."""
-        return sum(row.outcome in outcomes for row in self.rows)
+        """Returns how many controls ended so: well with all of their rows, otherwise with any of them."""
+        ends: dict[str, set[Outcome]] = {}
+        for row in self.rows:
+            ends.setdefault(row.defense.name, set()).add(row.outcome)
+        bad = set(outcomes) - GOOD
+        return sum(found <= set(outcomes) or bool(found & bad) for found in ends.values())
 
     @property
     def n_broken(self) -> int:
-        """Controls that must be caught."""
-        return sum(row.broken for row in self.rows)
+        """Controls that must be caught; one may have several rows, of training seeds with fewer samples."""
+        return len({row.defense.name for row in self.rows if row.broken})
 
     @property
     def n_honest(self) -> int:
         """Controls that must be accepted."""
-        return len(self.rows) - self.n_broken
+        return len({row.defense.name for row in self.rows if not row.broken})
 
     @property
     def in_words(self) -> str:
@@ -154,12 +162,30 @@ def examine(contest: Contest, samples_of: ReadSamples) -> Exam | None:
     budget = cell.dataset.ranked_budget
     if cell.threat_model.support != EVERYTHING or cell.threat_model.norm is not budget.norm:
         return None
+    groups = [(contest, [cells[0].defense.name for cells in controls]), *_of_fewer_samples(contest)]
+    rows = [row for some, names in groups for row in _rows(some, names, samples_of, budget)]
+    rows += [ControlRow(dataset=c.dataset, defense=c.defense, budget=budget, reasons=(_why(c),)) for c in failed]
+    rows.sort(key=lambda row: (not row.broken, row.defense.name.lower(), -row.n))
+    return Exam(dataset=cell.dataset, rows=tuple(rows))
+
+
+def _of_fewer_samples(contest: Contest) -> list[tuple[Contest, list[str]]]:
+    """Returns the controls whose other training seeds were evaluated on fewer samples, by their number.
+
+    Each with the contest in which they are graded: what they wrap stays, unless it was evaluated on as few.
+    """
+    found = []
+    for size in sorted({cell.n for cells in contest.shorter.values() for cell in cells}, reverse=True):
+        fewer = {name: tuple(cell for cell in cells if cell.n == size) for name, cells in contest.shorter.items()}
+        fewer = {name: cells for name, cells in fewer.items() if cells and cells[0].defense.truth is not None}
+        found.append((replace(contest, entrants={**contest.entrants, **fewer}, shorter={}), list(fewer)))
+    return found
+
+
+def _rows(contest: Contest, names: Iterable[str], samples_of: ReadSamples, budget: Budget) -> list[ControlRow]:
     scores = ContestScores(contest, samples_of)
     check_contest(contest, scores, samples_of)
-    rows = [_row(cells, contest, scores, budget) for cells in controls]
-    rows += [ControlRow(dataset=c.dataset, defense=c.defense, budget=budget, reasons=(_why(c),)) for c in failed]
-    rows.sort(key=lambda row: (not row.broken, row.defense.name.lower()))
-    return Exam(dataset=cell.dataset, rows=tuple(rows))
+    return [_row(contest.entrants[name], contest, scores, budget) for name in names]
 
 
 def _row(cells: Sequence[Cell], contest: Contest, scores: ContestScores, budget: Budget) -> ControlRow:

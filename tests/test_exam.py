@@ -272,3 +272,16 @@ def test_cards_of_older_records_have_no_truth(tmp_path):
     made.record.defense.pop("truth")
     assert len(build_standings(write_store(tmp_path, [made])).boards) == 2
     assert RecordStore(tmp_path).keys()
+
+
+def test_training_seeds_of_fewer_samples_are_graded_in_a_row_of_their_own(tmp_path):
+    """They are on no board, but what is known of them counts: a control is caught with all of its rows only."""
+    full, fewer = record_of(broken()), record_of(broken(), 0.0, seed=1, n=50)
+    exam = exam_of(tmp_path / "caught", full, fewer)
+    assert [(row.seeds, row.n, row.outcome) for row in exam.rows] == [
+        ((0,), 156, Outcome.CAUGHT),
+        ((1,), 50, Outcome.CAUGHT),
+    ]
+    assert exam.in_words == "1 of 1 broken controls caught, 0 false alarms on 0 honest ones"
+    exam = exam_of(tmp_path / "high", full, record_of(broken(), 0.2, seed=1, n=50))
+    assert exam.in_words == "0 of 1 broken controls caught, 0 false alarms on 0 honest ones, 1 broken ones not graded"
