@@ -86,3 +86,51 @@ def test_two_runs_at_once(undisturbed, tmp_path):
         _, errors = process.communicate()
         assert process.returncode == 0, errors.decode()
     assert contents(results) == undisturbed[0]
+
+
+NOISY = ["run", "--suite", "controls", "--dataset", "phantom2", "--defense", "ControlLogitNoise"]
+"""A defense whose every answer is drawn."""
+KEEPING = """
+import sys
+import benchmark.journal_folder
+from benchmark.cli import main
+benchmark.journal_folder.LEAST_SECONDS = 0.0  # so that steps of a small cell are worth a file, too
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def start_noisy(results: Path) -> subprocess.Popen:
+    """Starts a run on a stochastic defense that keeps each of its steps."""
+    options = ["--protocol", "adaptive:bare", "--n", "4", "--results", str(results), "--quiet"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen([sys.executable, "-c", KEEPING, *NOISY, *options], cwd=ROOT, env=environment)
+
+
+def written_at(path: Path) -> int | None:
+    """Returns when a file was written, in nanoseconds; None once it is gone, as steps are when their cell has ended."""
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return None
+
+
+def test_a_stochastic_cell_killed_between_its_steps_ends_as_if_nothing_had_been(tmp_path):
+    """kill -9 right after a step was kept; the next run takes it up, and draws what the killed one would have drawn."""
+    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
+    assert start_noisy(undisturbed).wait() == 0
+    process = start_noisy(killed)
+    while process.poll() is None and not list((killed / ".unfinished").glob("*/*/*/*.safetensors")):
+        time.sleep(0.05)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert not list(RecordStore(killed).records())
+    kept = {path: written_at(path) for path in killed.glob(".unfinished/*/*/*/*.safetensors")}
+    assert kept
+    process = start_noisy(killed)
+    rewritten = set()
+    while process.poll() is None:  # as a step that ran again would be
+        rewritten |= {path for path, then in kept.items() if written_at(path) not in (None, then)}
+        time.sleep(0.2)
+    assert process.returncode == 0
+    assert not rewritten
+    assert contents(killed) == contents(undisturbed)
