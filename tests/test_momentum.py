@@ -1,10 +1,11 @@
-"""BIM and MIM step by step beside torchattacks; random search as the baseline that must lose."""
+"""FGSM, BIM and MIM step by step beside torchattacks; random search as the baseline that must lose."""
 
 import pytest
 import torch
 import torchattacks
 from torch.nn import functional as F
 
+from attacks.gradient import fgsm
 from attacks.momentum import MIM, bim
 from attacks.random_search import RandomSearch
 from registry import Member, Norm
@@ -17,6 +18,7 @@ EPS = 8 / 255
 @pytest.mark.parametrize(
     ("name", "ours", "options"),
     [
+        ("FGSM", fgsm(), {}),
         ("BIM", bim(steps=10), {"alpha": EPS / 10, "steps": 10}),
         ("BIM", bim(steps=4, step_size=0.5), {"alpha": EPS / 2, "steps": 4}),
         ("MIFGSM", MIM(steps=10), {"alpha": EPS / 10, "steps": 10, "decay": 1.0}),
@@ -32,7 +34,7 @@ def test_they_end_where_torchattacks_ends(name, ours, options):
     theirs = getattr(torchattacks, name)(model, eps=EPS, **options)
     theirs.set_device("cpu")
     expected = theirs(batch.inputs, label)
-    assert len(asked) == options["steps"] + 1
+    assert len(asked) == options.get("steps", 1) + 1
     different = ((asked[-1] - expected).abs() > 1e-5).flatten(1).any(1)
     assert different.sum() <= 1  # a gradient next to zero has either sign
     assert torch.equal(asked[0], batch.inputs)
