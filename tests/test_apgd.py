@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 import torch
-from pyautoattack.autopgd_base import APGDAttack
+from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
 
 from attacks.apgd import APGD, _windows
 from attacks.ball import ball_for
@@ -13,9 +13,10 @@ from attacks.stepped import Rows
 from attacks.victim import Answer
 from datasets.batch import Batch
 from registry import Budget, Member, Norm, ThreatModel
-from tests.toys import attack, protocol_of, trained
+from tests.toys import attack, batch_for, cnn, images, protocol_of, trained
 
 RNG = KeyedRandom(seed=0)
+TARGETED_EPS = 0.006
 
 
 def checkpoints(steps):
@@ -125,16 +126,23 @@ def test_momentum_by_hand():
     assert torch.allclose(rows.memory["point"], two, atol=1e-6)
 
 
-@pytest.mark.parametrize(("norm", "budgets"), [(Norm.LINF, (0.01, 0.02)), (Norm.L2, (0.08, 0.15))])
-def test_it_is_as_strong_as_the_published_one(norm, budgets):
+@pytest.mark.parametrize(
+    ("objective", "loss", "norm", "budgets"),
+    [
+        ("cross-entropy", "ce", Norm.LINF, (0.01, 0.02)),
+        ("cross-entropy", "ce", Norm.L2, (0.08, 0.15)),
+        ("dlr", "dlr", Norm.LINF, (0.01, 0.02)),
+    ],
+)
+def test_it_is_as_strong_as_the_published_one(objective, loss, norm, budgets):
     """The published code on the same network, images and budget: not above it by more than 1 of 200 samples."""
     model, batch = trained()
     label = batch.targets["label"]
     for eps in budgets:
-        member = Member(name="apgd-ce", attack="attacks.apgd:APGD", options={"steps": 50})
+        member = Member(name="apgd", attack="attacks.apgd:APGD", options={"steps": 50}, objective=objective)
         outcome = attack(model, batch, protocol_of(member, eps=(eps,), norm=norm), slots=100)
         with torch.random.fork_rng(devices=[]):
-            published = APGDAttack(model, n_iter=50, norm=str(norm), eps=eps, seed=0, loss="ce", device="cpu")
+            published = APGDAttack(model, n_iter=50, norm=str(norm), eps=eps, seed=0, loss=loss, device="cpu")
             adversarials = published.perturb(batch.inputs, label)
         with torch.no_grad():
             theirs = int((model(adversarials).argmax(1) == label).sum())
@@ -143,3 +151,22 @@ def test_it_is_as_strong_as_the_published_one(norm, budgets):
         assert 10 < theirs <= outcome.clean_scores.sum() - 5  # otherwise the budget tells nothing
         assert ours <= theirs + 1
         assert ours >= theirs - 8  # the same attack, not another one
+
+
+def test_at_every_target_it_is_as_strong_as_the_published_one():
+    """The targeted DLR loss needs 4 classes; as many targets as there are other classes."""
+    model, inputs = cnn(4, seed=1), images(60, shape=(1, 8, 8))
+    batch = batch_for(model, inputs)
+    options = {"steps": 30, "restarts": 3}
+    member = Member(name="apgd-t", attack="attacks.apgd:APGD", options=options, objective="targeted-dlr")
+    outcome = attack(model, batch, protocol_of(member, eps=(TARGETED_EPS,)), slots=60)
+    with torch.random.fork_rng(devices=[]):
+        published = APGDAttack_targeted(
+            model, n_iter=30, norm="Linf", eps=TARGETED_EPS, seed=0, n_target_classes=3, device="cpu"
+        )
+        adversarials = published.perturb(batch.inputs, batch.targets["label"])
+    with torch.no_grad():
+        theirs = int((model(adversarials).argmax(1) == batch.targets["label"]).sum())
+    ours = int(outcome.budgets[0].scores.sum())
+    assert 5 < theirs < 55  # otherwise the budget tells nothing
+    assert theirs - 3 <= ours <= theirs + 1
