@@ -22,6 +22,7 @@ from benchmark.environment import provenance
 from benchmark.evaluation_cell import load_dataset
 from benchmark.obstacles import base_chain
 from benchmark.oracles import seen_by
+from benchmark.selection import foreign_sources, source_revision
 from benchmark.stored_adversarials import balls, certify
 from benchmark.submission import Submission, check_ball, read_submission
 from benchmark.summary import Summary
@@ -229,7 +230,8 @@ def _revisions(entry: DefenseEntry, subject: Subject, protocol: AttackProtocol) 
     """Returns the revisions that the score depends on; no engine found the adversarials."""
     chain = base_chain(entry, DEFENSES)
     own = {"dataset": subject.spec.revision, "task": TASKS[subject.spec.task].revision, "defense": entry.revision}
-    return own | {f"base:{part.name}": part.revision for part in chain[1:]} | {"protocol": protocol.revision}
+    own |= {f"base:{part.name}": part.revision for part in chain[1:]} | source_revision(chain, foreign_sources())
+    return own | {"protocol": protocol.revision}
 
 
 def _compare(record: EvaluationRecord, table: pd.DataFrame, store: RecordStore):

@@ -17,7 +17,7 @@ from benchmark.obstacles import (
     suit_obstacle,
     weights_obstacle,
 )
-from benchmark.selection import Registries, Selection
+from benchmark.selection import Registries, Selection, source_revision
 from registry import TWIN, AttackProtocol, DatasetSpec, DefenseEntry, Need
 from registry.errors import InvalidEntryError, UnknownEntryError
 from registry.revisions import ENGINE_REVISION
@@ -184,9 +184,7 @@ class _Draft:
 
     def _revisions(self, chain: tuple[DefenseEntry, ...], spec: DatasetSpec) -> dict[str, int]:
         bases = {f"base:{part.name}": part.revision for part in chain[1:]}
-        foreign = [self.registries.sources[part.name] for part in chain if part.name in self.registries.sources]
-        if foreign:
-            bases["source"] = int(key_digest({"sources": foreign}), 16)  # an edited file is another defense
+        bases |= source_revision(chain, self.registries.sources)
         return {
             "dataset": spec.revision,
             "task": self.registries.tasks[spec.task].revision,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from benchmark.cells import key_digest
 from registry import (
     DATASETS,
     DEFENSES,
@@ -45,6 +46,15 @@ def foreign_sources() -> dict[str, str]:
     files = {entry.name: Path(DEFENSES.origin(entry.name).rpartition(":")[0]) for entry in DEFENSES}
     own = ROOT / "defenses"
     return {name: entry_sha256(file) for name, file in files.items() if not file.resolve().is_relative_to(own)}
+
+
+def source_revision(chain: Iterable[DefenseEntry], sources: Mapping[str, str]) -> dict[str, int]:
+    """Returns a number for the code of a defense and its bases from outside the repository; nothing for others.
+
+    An edited file is another defense.
+    """
+    foreign = [sources[part.name] for part in chain if part.name in sources]
+    return {"source": int(key_digest({"sources": foreign}), 16)} if foreign else {}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

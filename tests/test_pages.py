@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from registry import ROOT, Budget, Norm, Randomness
+from registry import ROOT, Budget, Norm, Randomness, linf
 from registry.errors import ResultsError
 from reports.figures import CurvePoint, curve_figure
 from reports.html import https, short_number, slug
@@ -344,7 +344,8 @@ def test_a_curve_falls_where_its_score_falls():
 
 def test_pages_print_the_few_draws_of_a_randomised_defense_as_an_upper_bound(tmp_path):
     noisy = make_defense("Noisy", randomness=Randomness.SAMPLE)
-    sweep = make_record(defense=noisy, protocol=make_protocol("adaptive:eot-sweep"))  # more draws lower nothing
+    at = make_protocol("adaptive:eot-sweep", budgets=(linf(4 / 255),))
+    sweep = make_record(defense=noisy, protocol=at, robust=(0.3,))  # more draws lower nothing
     assert build_site(write_store(tmp_path / "records", [make_record(defense=noisy), sweep]), tmp_path / "site")
     boards = {path.name: path.read_text() for path in (tmp_path / "site" / "boards").glob("*.html")}
     assert {name: "≤" in text for name, text in boards.items()} == {

@@ -245,12 +245,13 @@ def test_the_best_point_of_a_noisy_search_is_judged_beside_its_luckiest():
         step=torch.ones(4, dtype=torch.int64),
         done=torch.zeros(4, dtype=torch.bool),
         sample=torch.arange(4),
+        restart=torch.zeros(4, dtype=torch.int64),
         memory={"best_point": batch.inputs + 0.02},
     )
     candidates.begin(rows)
     rows.candidate |= {"point": batch.inputs + 0.01, "new": torch.ones(4, dtype=torch.bool)}
     candidates.leave(rows, torch.ones(4, dtype=torch.bool))
-    handed = torch.cat([points for _, points, _ in candidates._waiting])
+    handed = torch.cat([points for _, points, *_ in candidates._waiting])
     assert len(handed) == 8 and torch.equal(handed[4:], batch.inputs + 0.02)
 
 
