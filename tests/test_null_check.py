@@ -30,7 +30,6 @@ def test_every_stochastic_control_is_checked():
     assert noisy == set(STOCHASTIC)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", STOCHASTIC)
 def test_the_score_without_a_budget_is_the_clean_one(name):
     load_entries()
