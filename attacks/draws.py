@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 
@@ -157,6 +158,14 @@ class KeyedNoise(TorchDispatchMode):
             )
         self.draws += 1
         return draw(self._keys, like.shape[1:], self.draws).to(like.dtype)
+
+
+@contextmanager
+def global_draws(key: int, device: torch.device) -> Iterator[None]:
+    """While active, torch's generators of the CPU and of a device draw from a key; after it they are as before."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(key & 0x7FFFFFFF)
+        yield
 
 
 def _fill_uniform(mode: KeyedNoise, tensor: Tensor, low: float = 0.0, high: float = 1.0, *, generator=None) -> Tensor:

@@ -12,11 +12,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from attacks import draws
+
 _BLOCK = 1024
 
-_GOLDEN = tl.constexpr(-7046029254386353131)  # these three as in `attacks.draws`
-_MIX_1 = tl.constexpr(-4658895280553007687)
-_MIX_2 = tl.constexpr(-7723592293110705685)
+_GOLDEN = tl.constexpr(draws._GOLDEN)
+_MIX_1 = tl.constexpr(draws._MIX_1)
+_MIX_2 = tl.constexpr(draws._MIX_2)
 _LOW_33 = tl.constexpr((1 << 33) - 1)  # what a logical shift of 64 bits leaves
 _LOW_34 = tl.constexpr((1 << 34) - 1)
 _LOW_37 = tl.constexpr((1 << 37) - 1)

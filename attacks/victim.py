@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from attacks.bpda import stand_ins
-from attacks.draws import KeyedNoise, KeyedRandom
+from attacks.draws import KeyedNoise, KeyedRandom, global_draws
 from attacks.pooling import pooled_answer
 from attacks.queries import Answer, Draws, Objective, Spent
 from datasets.batch import Batch
@@ -186,7 +186,7 @@ class ModelVictim:
         draw_ids = draw_ids if self._frozen_draw is None else torch.full_like(draw_ids, self._frozen_draw)
         if self.randomness is Randomness.SAMPLE:
             return KeyedNoise(self._noise.keys(sample_ids, draw_ids))
-        return _seeded(int(self._noise.keys(torch.zeros_like(draw_ids[:1]), draw_ids[:1])), sample_ids.device)
+        return global_draws(int(self._noise.keys(torch.zeros_like(draw_ids[:1]), draw_ids[:1])), sample_ids.device)
 
     def _forward(self, batch: Batch, draw_ids: Tensor | None) -> Outputs:
         """Runs the model on one physical batch under its keyed noise; on a copy, since it may work in place."""
@@ -204,14 +204,6 @@ class ModelVictim:
             rows = slice(start, start + self.slots)
             chunk = batch if len(batch) <= self.slots else batch.take(rows)
             yield chunk, None if draws is None else draws.first[rows]
-
-
-@contextmanager
-def _seeded(key: int, device: torch.device) -> Iterator[None]:
-    """While active, torch's generators of the CPU and of the device draw from a key; then they are as before."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(key & 0x7FFFFFFF)
-        yield
 
 
 def _repeated(batch: Batch, progress: Tensor, draws: int) -> tuple[Batch, Tensor]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import textwrap
 
-from reports.controls import TOLERANCE, ControlRow, Outcome, is_control
+from reports.controls import is_control
+from reports.exam import TOLERANCE, ControlRow, Outcome
 from reports.leaderboard import Standings
 
 WIDTH = 110

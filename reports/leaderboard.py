@@ -10,8 +10,8 @@ import numpy as np
 from registry import Budget, ThreatModel
 from registry.threat_model import EVERYTHING
 from reports.cards import Cell, DatasetFacts, DefenseFacts, PublishedClaim
-from reports.controls import Exam
 from reports.costs import PooledCost
+from reports.exam import Exam
 from reports.pooling import Pooled, PooledMember
 from reports.selection import SetAside
 from reports.survivors import Survivors

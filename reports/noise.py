@@ -10,8 +10,8 @@ from registry import DRAW_METRICS, Budget, Randomness
 from reports.cards import Cell
 from reports.leaderboard import Leaderboard, Row
 from reports.pooling import Pooled
+from reports.scores import without_errors
 from results.adapted import SWEEP, late_fall
-from results.record import BudgetResult
 
 TRAINED = "Madry2018PGDAT"
 """Adversarial training as every board has it."""
@@ -73,7 +73,10 @@ def noise_of(board: Leaderboard, row: Row, others: Sequence[Cell]) -> Noise | No
     sweeps = [
         _sweep(cell)
         for cell in others
-        if cell.protocol == SWEEP and cell.record.checkpoint and cell.record.checkpoint.sha256 in weights
+        if cell.protocol == SWEEP
+        and cell.record.checkpoint
+        and cell.record.checkpoint.sha256 in weights
+        and without_errors(cell)
     ]
     read = [(spec.title, row.metrics[spec.name]) for spec in DRAW_METRICS if spec.name in row.metrics]
     return Noise(
@@ -94,14 +97,13 @@ def _is_yardstick(row: Row) -> bool:
 
 
 def _sweep(cell: Cell) -> Sweep:
-    found: list[tuple[Budget, BudgetResult]] = [(budget, result) for budget, result in cell.budgets if result.members]
-    first = found[0][1] if found else None
+    found = [(budget, result) for budget, result in cell.budgets if result.members]
     steps = []
-    for place, member in enumerate(first.members if first else ()):
-        options = member.card.get("options", {})
-        left = tuple(result.members[place].robust_after for _, result in found if len(result.members) > place)
+    for members in zip(*(result.members for _, result in found), strict=False):
+        options = members[0].card.get("options", {})
         draws = int(options.get("steps", 0)) * int(options.get("eot_samples", 1))
-        steps.append(SweptStep(name=member.name, draws=draws, left=left))
+        left = tuple(member.robust_after for member in members)
+        steps.append(SweptStep(name=members[0].name, draws=draws, left=left))
     return Sweep(
         seed=cell.seed,
         n=cell.n,

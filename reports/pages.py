@@ -10,7 +10,7 @@ from registry import RESTORATION, TASKS, Norm
 from registry.metric import MetricSpec, TaskSpec
 from reports.addresses import INDEX, METHODOLOGY, board_page, corruption_page, defense_page, unusual_rules
 from reports.cards import DefenseFacts
-from reports.controls import TOLERANCE
+from reports.exam import TOLERANCE
 from reports.groups import dependence
 from reports.html import metric_spec
 from reports.leaderboard import AGGREGATE_MINIMUM, Leaderboard, Row, Standings

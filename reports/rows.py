@@ -47,11 +47,18 @@ def build_board(contest: Contest, scores: ContestScores, budget: Budget) -> Lead
     """
     rows = [_row(cells, scores, budget) for cells in contest.entrants.values() if _has(cells, budget)]
     newest = max(contest.cells, key=lambda cell: (cell.record.provenance.started_at, cell.record.key))
-    ranked_budget = budget.label == newest.dataset.ranked_budget.label
-    swept = {row.defense.name: ranked_budget or _is_swept(row, scores, budget) for row in rows}
-    shorter = {row.defense.name: contest.shorter.get(row.defense.name, ()) for row in rows}
-    rows = [_with_remarks(row, budget, swept[row.defense.name], shorter[row.defense.name]) for row in rows]
-    rows = [_mark(row) for row in rows]
+    at_ranked = budget.label == newest.dataset.ranked_budget.label
+    rows = [
+        _mark(
+            _with_remarks(
+                row,
+                budget,
+                swept=at_ranked or _is_swept(row, scores, budget),
+                shorter=contest.shorter.get(row.defense.name, ()),
+            )
+        )
+        for row in rows
+    ]
     ranked = [row.defense.name for row in rows if row.status == VerdictStatus.VERIFIED and row.defense.ranks]
     vectors = {name: scores.of(name).best_known[budget.label] for name in ranked}
     return Leaderboard(
@@ -191,12 +198,11 @@ def _failure(cell: Cell) -> FailedRow:
 
 
 def _is_swept(row: Row, scores: ContestScores, budget: Budget) -> bool:
-    """Returns whether more and more draws have attacked all weights of a row at a budget; if they still lower the score
-    the row's status says so."""
+    """Returns whether more and more draws have attacked all weights of a row; if they still lower it its status says."""
     return all(scores.tried(cell, budget).get(SWEEP) is not None for cell in row.cells)
 
 
-def _with_remarks(row: Row, budget: Budget, swept: bool, shorter: Sequence[Cell]) -> Row:
+def _with_remarks(row: Row, budget: Budget, *, swept: bool, shorter: Sequence[Cell]) -> Row:
     """Adds what a reader should know of a row's draws, members and seeds, whatever its status.
 
     Args:

@@ -109,7 +109,7 @@ class ContestScores:
         rivals = self._rivals[_weights(cell)]
         found = {}
         for rival in rivals:
-            if rival.n >= cell.n and _without_errors(rival):
+            if rival.n >= cell.n and without_errors(rival):
                 here = [result for own, result in rival.budgets if own.label == budget.label]
                 found[rival.protocol] = here[0] if here else found.get(rival.protocol)
         return found
@@ -249,5 +249,6 @@ def _most_complete(entrants: Iterable[EntrantScores | None]) -> np.ndarray:
     return max(longest, key=lambda ids: (sum(np.array_equal(ids, other) for other in longest), ids.tolist()))
 
 
-def _without_errors(cell: Cell) -> bool:
+def without_errors(cell: Cell) -> bool:
+    """Returns whether no attack of a cell raised or met an error: one that did shows nothing of robustness."""
     return not any(member.errors or member.error for _, result in cell.budgets for member in result.members)

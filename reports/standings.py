@@ -14,7 +14,8 @@ import pandas as pd
 from registry.errors import DamagedRecordError
 from reports.cards import Cell, read_cell
 from reports.certificates import check_contest
-from reports.controls import Exam, examine, is_control, without_controls
+from reports.controls import examine, is_control, without_controls
+from reports.exam import Exam
 from reports.leaderboard import Leaderboard, Standings
 from reports.rows import build_board
 from reports.scores import ContestScores

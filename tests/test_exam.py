@@ -11,7 +11,7 @@ import pytest
 from benchmark.cli import main
 from registry import Budget, Family, KnownBy, Norm, Truth
 from registry.errors import InvalidEntryError, ViolatedCertificateError
-from reports.controls import Exam, Outcome
+from reports.exam import Exam, Outcome
 from reports.site import build_site
 from reports.standings import build_standings
 from results.record import Estimate, Flag

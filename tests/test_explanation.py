@@ -12,7 +12,7 @@ from benchmark.cli import main
 from registry import Family, KnownBy, Truth
 from registry.errors import UnknownEntryError
 from reports.control_explanation import OUTCOMES
-from reports.controls import Outcome
+from reports.exam import Outcome
 from reports.explanation import SETTLES, explain
 from reports.standings import build_standings
 from reports.survivors import survivor_figure

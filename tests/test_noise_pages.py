@@ -88,6 +88,14 @@ def test_the_sweep_of_other_weights_is_not_shown(tmp_path):
     assert noise(found, "Dhar2026NUMAN").sweeps == ()
 
 
+def test_a_sweep_of_which_an_attack_raised_shows_nothing(tmp_path):
+    raised = swept(OTHER)
+    budgets = [replace(b, members=(replace(b.members[0], errors=3), *b.members[1:])) for b in raised.record.budgets]
+    raised = replace(raised, record=replace(raised.record, budgets=tuple(budgets)))
+    found = standings_of(tmp_path, make_record(defense=OTHER), raised, make_record())
+    assert noise(found, "Dhar2026NUMAN").sweeps == ()
+
+
 def test_the_page_says_it_in_words(standings):
     pages = dict(DefensePages(environment(), standings).render())
     text = {name: " ".join(re.sub(r"<[^>]*>", " ", page).split()) for name, page in pages.items()}

@@ -220,6 +220,19 @@ def test_a_stochastic_model_and_its_copy_draw_the_same(randomness):
     assert torch.allclose(one.gradient, two.gradient, atol=1e-5)
 
 
+class FrozenByTracing(nn.Module):
+    """Draws in a shape that hangs on no input, so that tracing would keep one draw for good."""
+
+    def forward(self, inputs):
+        return (inputs + torch.randn(1, 1, 8, 8)).flatten(1)
+
+
+def test_a_copy_that_kept_one_draw_is_refused():
+    batch = batch_for(linear(3, shape=(1, 8, 8)), EXAMPLE)
+    own = stochastic(FrozenByTracing(), Randomness.MODEL)
+    assert prepare(own.model, EXAMPLE, drawing=lambda: own.drawing(batch.sample_ids)) is None
+
+
 def test_without_the_same_draws_a_stochastic_copy_is_refused():
     assert prepare(Noisy(rows=True).eval(), EXAMPLE) is None
 

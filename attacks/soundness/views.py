@@ -138,7 +138,7 @@ def first_view(access: Access, facts: CellFacts, eot_samples: int = 1) -> View:
     Of 0/1 scores it is taken in full precision: the main run may have searched a rounded copy, and what that hides
     shows in nothing that searches the same one.
     """
-    source = "victim" if facts.graded or facts.randomness is not Randomness.NONE else "exact"
+    source = "victim" if facts.graded else "exact"
     if facts.hidden_stages:
         return View(name=BPDA, access=access, source=source, backward="bpda", eot_samples=eot_samples)
     return View(name=TRUE, access=access, source=source, eot_samples=eot_samples)

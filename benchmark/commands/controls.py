@@ -23,7 +23,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 def execute(args: argparse.Namespace) -> int:
     """Prints a table for each data set; fails where a control was missed, falsely doubted or measured too high."""
     from registry.errors import ResultsError
-    from reports.controls import Outcome
+    from reports.exam import Outcome
     from reports.standings import build_standings
     from results.store import RecordStore
 

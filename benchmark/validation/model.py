@@ -56,9 +56,12 @@ class _Subject:
             outputs = self.task.check_outputs(self.model(self.batch.inputs), self.batch)
         flat = _flat(outputs)
         if isinstance(outputs, Tensor) and (outputs >= 0).all() and torch.allclose(outputs.sum(1), torch.tensor(1.0)):
-            said = "every row is positive and sums to 1: probabilities"
+            said = "no value is negative and every row sums to 1, as probabilities are"
             if not self.entry.is_control:
-                raise Unmet(f"expected raw logits, got outputs of which {said}; return their logarithm, or no softmax")
+                raise Unmet(
+                    f"expected raw logits, got outputs of which {said}; leave out the softmax, "
+                    "or return their logarithm"
+                )
             return said
         return f"{tuple(flat.shape)}, {float(flat.min()):.3g} to {float(flat.max()):.3g}"
 
