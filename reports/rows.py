@@ -198,7 +198,7 @@ def _failure(cell: Cell) -> FailedRow:
 
 
 def _is_swept(row: Row, scores: ContestScores, budget: Budget) -> bool:
-    """Returns whether more and more draws have attacked all weights of a row; the status says if they still lower it."""
+    """Returns whether more and more draws have attacked all weights of a row, wherever that ended."""
     return all(scores.tried(cell, budget).get(SWEEP) is not None for cell in row.cells)
 
 
