@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from jinja2 import Environment
 
@@ -15,6 +15,7 @@ from reports.groups import dependence
 from reports.html import metric_spec
 from reports.leaderboard import AGGREGATE_MINIMUM, Leaderboard, Row, Standings
 from reports.mean_ranks import mean_ranks
+from results.measurements import Measurement
 
 AUDIT_SAMPLES = 256
 """Largest number of samples that soundness probes look at, as in `attacks.soundness.audit`."""
@@ -38,8 +39,8 @@ def render_index(env: Environment, standings: Standings, defenses: Iterable[Defe
     )
 
 
-def render_methodology(env: Environment, standings: Standings) -> str:
-    """Returns the page that says what a number means."""
+def render_methodology(env: Environment, standings: Standings, measurements: Sequence[Measurement] = ()) -> str:
+    """Returns the page that says what a number means, and what the engine was measured at."""
     return env.get_template(METHODOLOGY).render(
         page="methodology",
         root="",
@@ -48,6 +49,7 @@ def render_methodology(env: Environment, standings: Standings) -> str:
         audit=AUDIT_SAMPLES,
         tolerance=round(100 * TOLERANCE),
         address=defense_page,
+        measurements=measurements,
     )
 
 
