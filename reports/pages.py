@@ -88,7 +88,7 @@ def render_board(
         certified=[_linked(row) for row in (*board.ranked, *board.unranked) if row.certified],
         remarks=[_linked(row) for row in (*board.unranked, *board.ranked) if row.reasons],
         classes=classes,
-        chance=1 / len(classes) if classes and any(row.balanced for row in board.rows) else None,
+        chance=_chance(board),
         unprobed="" if board.ranks else unprobed(board),
         confusions=_first_order(row.confusions for row in board.rows),
         at_least=any(found.at_least for row in board.rows for found in row.confusions.values()),
@@ -124,6 +124,12 @@ def front_board(boards: Iterable[Leaderboard]) -> Leaderboard:
     """Returns the board that stands for a data set: its ranked budget, else the first."""
     boards = list(boards)
     return next((board for board in boards if board.ranks), boards[0])
+
+
+def _chance(board: Leaderboard) -> float | None:
+    """Returns the balanced accuracy of a constant answer; None where rows have none."""
+    classes = _first_order(row.class_recall for row in board.rows)
+    return 1 / len(classes) if classes and any(row.balanced for row in board.rows) else None
 
 
 def _linked(row: Row) -> dict[str, object]:
@@ -181,6 +187,7 @@ def _summary(board: Leaderboard) -> dict[str, object]:
         "href": board_page(board),
         "best": [{"row": row, "href": defense_page(row.defense.name)} for row in best],
         "undefended": board.undefended,
+        "chance": _chance(board),
     }
 
 
