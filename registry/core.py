@@ -27,6 +27,8 @@ T = TypeVar("T", bound=Named)
 
 LONGEST_NAME = 64
 """Characters of a name as it stands in file names, percent-encoded: the lock of a cell carries three of them."""
+SHOWN = 20
+"""Names that an error lists at most."""
 _NAME = re.compile(r"[^/.][^/]*")
 _DEEPEST = 8  # levels of a card that are searched for what has no JSON form
 
@@ -123,8 +125,10 @@ class Registry(Generic[T]):
         near = [lowered[match] for match in difflib.get_close_matches(name.lower(), lowered, n=3, cutoff=0.5)]
         if near:
             return f"unknown {self.kind} {name!r}; did you mean {' or '.join(near)}?"
-        known = ", ".join(self.names()[:20]) or "none"
-        return f"unknown {self.kind} {name!r}; known: {known}"
+        names = self.names()
+        known = ", ".join(names[:SHOWN]) or "none"
+        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+        return f"unknown {self.kind} {name!r}; known: {known}{more}; an entry of your own: --entries FILE"
 
 
 def _check_name(kind: str, name: object) -> None:
