@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from scipy.stats import binomtest
@@ -199,9 +201,16 @@ def test_unbounded_survivors(model, red):
     batch = batch_for(LINEAR, images(20, shape=SHAPE))
     where, view = _cell_of(model, batch)
     rows = torch.arange(20)
-    found = unbounded_survivors(where, view, ("margin",), rows, view.access.victim.outputs(batch), 0)
+    fresh = run_fresh(where, view.access, rows, (_member("gradient:PGD", steps=1),), salt=0)
+    outputs = view.access.victim.outputs(batch)
+    nothing = replace(fresh, broken=torch.zeros_like(fresh.broken))
+    found = unbounded_survivors(where, view, ("margin",), rows, nothing, outputs, 0)
     assert found.red is red
-    assert found.values["n"] == 20
+    assert (found.values["n"], found.values["left"]) == (20, 20)
+    most = replace(fresh, broken=rows > 0)  # a sample that broke at the ranked budget is broken at eps = 1
+    found = unbounded_survivors(where, view, ("margin",), rows, most, outputs, 0)
+    assert not found.red
+    assert (found.values["n"], found.values["left"]) == (20, 1)
 
 
 def test_noise_of_a_gradient_is_noted_and_answered_with_draws():

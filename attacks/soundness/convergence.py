@@ -110,18 +110,21 @@ def _take_worse(victim, batch: Batch, points: Tensor, scores: Tensor, rows: Tens
 
 
 def unbounded_survivors(
-    cell: Cell, view: View, objectives: tuple[str, ...], rows: Tensor, clean_outputs, salt: int
+    cell: Cell, view: View, objectives: tuple[str, ...], rows: Tensor, fresh: FreshRun, clean_outputs, salt: int
 ) -> Finding | None:
     """Attacks without bounds: at Linf eps = 1 every image lies in the ball, so the truth is 0.
 
     A sample is eligible where some image of the cell gets an answer that is wrong for it: that image is a witness. The
-    gradient attack does not get to see it; that it finds no such image by itself is the finding.
+    gradient attack does not get to see it; that it finds no such image by itself is the finding. What it found at the
+    ranked budget lies in the larger ball, too: a trained model can be flat far from its data, where steps at eps = 1
+    are lost, and hides nothing by that.
 
     Args:
         cell: The evaluated cell.
         view: The gradient that is judged.
         objectives: What the gradient attacks ascend.
         rows: int64 (n,), the audit set.
+        fresh: The fresh restarts on it at the ranked budget.
         clean_outputs: Outputs of the victim on all samples of the cell.
         salt: Number that keeps the draws of two examinations apart.
     """
@@ -129,21 +132,24 @@ def unbounded_survivors(
     if threat_model.norm is not Norm.LINF or threat_model.support != EVERYTHING:
         return None
     found = witnesses(view.access.victim, cell.batch, rows, clean_outputs)
-    eligible = rows[found >= 0]
+    eligible, left = rows[found >= 0], rows[(found >= 0) & ~fresh.broken]
     if not len(eligible):
         text = "no image of the data set gets an answer that is wrong for another: nothing to ask"
         return Finding(name="unbounded-survivors", red=False, evidence=text, values={"n": 0.0})
-    walks = tuple(_walk(view, objectives[0], step_size) for step_size in WALKS)
-    members = (*walks, *view.members(cell.facts, objectives, STEPS, 1))
-    run = run_fresh(cell, view.access, eligible, members, salt=100 * salt + 6, budget=linf(1.0))
-    share = 1 - float(run.broken.double().mean())
+    survivors, errors = 0, ""
+    if len(left):
+        walks = tuple(_walk(view, objectives[0], step_size) for step_size in WALKS)
+        members = (*walks, *view.members(cell.facts, objectives, STEPS, 1))
+        run = run_fresh(cell, view.access, left, members, salt=100 * salt + 6, budget=linf(1.0))
+        survivors, errors = int((~run.broken).sum()), run.errors
+    share = survivors / len(eligible)
     return Finding(
         name="unbounded-survivors",
         red=share > 0.05,
-        evidence=f"{share:.1%} of {len(eligible)} eligible samples survive {len(WALKS)} runs of PGD and one of APGD, "
-        f"{STEPS} steps each ({view.name}), at Linf eps = 1, where the truth is 0 (limit 5%)"
-        + (f"; {run.errors}" if run.errors else ""),
-        values={"share": share, "n": float(len(eligible))},
+        evidence=f"{share:.1%} of {len(eligible)} eligible samples survive the fresh restarts at {cell.budget.label} "
+        f"and, at Linf eps = 1, where the truth is 0, {len(WALKS)} runs of PGD and one of APGD, {STEPS} steps each "
+        f"({view.name}; limit 5%)" + (f"; {errors}" if errors else ""),
+        values={"share": share, "n": float(len(eligible)), "left": float(len(left))},
     )
 
 

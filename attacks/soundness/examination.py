@@ -162,7 +162,8 @@ class _Examination:
         findings += comparisons.findings(main)
         self._watch("convergence")
         converged, runs = not_converged(cell, view, objectives, rows, main, comparisons.fresh, salt)
-        findings += [converged, unbounded_survivors(cell, view, objectives, rows, self._clean_outputs, salt)]
+        findings.append(converged)
+        findings.append(unbounded_survivors(cell, view, objectives, rows, comparisons.fresh, self._clean_outputs, salt))
         for places, run in (*comparisons.runs, *runs):
             self._ledger.take(places, run, PROBES)
         return tuple(finding for finding in findings if finding is not None)
