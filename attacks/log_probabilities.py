@@ -24,7 +24,7 @@ class LogProbabilities(nn.Module):
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
-        self.net = net
+        self.net, self.training = net, net.training  # not by eval(): dropout that is declared stays on
 
     def forward(self, inputs: Tensor) -> Tensor:
         return _logarithm(self.net(inputs))
@@ -51,7 +51,7 @@ class Logits(nn.Module):
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
-        self.net = net
+        self.net, self.training = net, net.training
 
     def forward(self, inputs: Tensor, **beside: Tensor) -> Tensor:
         """Returns the logits; `beside` is what else the network takes, e.g. `context`."""

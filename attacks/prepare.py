@@ -17,6 +17,8 @@ _log = logging.getLogger(__name__)
 
 TOLERANCE = 1e-3
 """Largest difference of a float32 copy's logits, relative to their spread, that is still the same model."""
+COSINE = 0.99
+"""Smallest cosine, over all examples, between the gradients of the model and of its float32 copy."""
 LOW_TOLERANCE = 0.02
 """The same for a bfloat16 copy; its gradients are compared, too."""
 LOW_COSINE = 0.95
@@ -81,7 +83,7 @@ def prepare(
         return fast
     low = _lowered(fast)
     difference = _difference(model, low, example, drawing)
-    cosine = _gradient_cosine(model, low, example, drawing)
+    cosine = float(_gradient_cosines(model, low, example, drawing).median())
     if difference <= LOW_TOLERANCE and cosine >= LOW_COSINE:
         return low
     _log.info("bfloat16 differs by %.2g of the logits' spread, gradients have cosine %.2f", difference, cosine)
@@ -93,13 +95,16 @@ def _folded(model: nn.Module, example: Tensor, drawing: Drawing) -> fx.GraphModu
         traced = fx.GraphModule(copy.deepcopy(model), _Tracer().trace(model))
         fast = fuse(traced, no_trace=True).eval().to(memory_format=torch.channels_last).requires_grad_(False)
         difference = _difference(model, fast, example, drawing)
+        cosine = float(_gradient_cosines(model, fast, example, drawing).min())
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # tracing fails in many ways on models with control flow; the model itself serves
         _log.info("no faster copy of %s: %s", type(model).__name__, error)
         return None
-    if not difference <= TOLERANCE:  # NaN, too
-        _log.info("the faster copy of %s differs by %.2g of the logits' spread", type(model).__name__, difference)
+    if not (difference <= TOLERANCE and cosine >= COSINE):  # NaN, too
+        # a backward of the model's own (`torch.autograd.Function`) is traced through, and lost
+        text = "the faster copy of %s differs by %.2g of the logits' spread, its gradients have cosines down to %.2f"
+        _log.info(text, type(model).__name__, difference, cosine)
         return None
     return fast
 
@@ -129,12 +134,12 @@ def _difference(model: nn.Module, other: nn.Module, example: Tensor, drawing: Dr
     return float((expected - found).abs().max() / spread)
 
 
-def _gradient_cosine(model: nn.Module, other: nn.Module, example: Tensor, drawing: Drawing) -> float:
-    """Returns the median cosine of two models' gradients of the logits' spread; 1 where both are zero."""
+def _gradient_cosines(model: nn.Module, other: nn.Module, example: Tensor, drawing: Drawing) -> Tensor:
+    """Returns the cosines (N,) of two models' gradients of the logits' spread; 1 where both are zero."""
     first, second = _gradient(model, example, drawing), _gradient(other, example, drawing)
     cosine = nn.functional.cosine_similarity(first, second, dim=1)
     both_zero = (first == 0).all(1) & (second == 0).all(1)
-    return float(torch.where(both_zero, 1.0, cosine).median())
+    return torch.where(both_zero, 1.0, cosine)
 
 
 def _gradient(model: nn.Module, example: Tensor, drawing: Drawing) -> Tensor:

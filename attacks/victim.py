@@ -11,9 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from attacks.bpda import stand_ins
-from attacks.draws import KeyedNoise, KeyedRandom, global_draws
+from attacks.draws import KeyedRandom
+from attacks.keyed_noise import KeyedNoise, NoDraws, global_draws
 from attacks.pooling import pooled_answer
 from attacks.queries import Answer, Draws, Objective, Spent
+from attacks.slopes import finite_slopes
 from datasets.batch import Batch
 from datasets.tasks.base import Outputs, Task, model_outputs
 from registry import Randomness
@@ -84,6 +86,7 @@ class ModelVictim:
         self.scored = scored
         self._frozen_draw = frozen_draw
         self._noise = KeyedRandom(seed=seed, stream=1)
+        self._watched = False
 
     def outputs(self, batch: Batch, draws: Draws | None = None) -> Outputs:
         """Returns raw outputs of each row, without gradient; the first draw where several are asked for."""
@@ -136,7 +139,7 @@ class ModelVictim:
                 total = one if total is None else _sum(total, one)
         self.spent.forwards += rows * count
         self.spent.backwards += rows * count if gradient else 0
-        return self._finite(Answer(*(part / count if part is not None and count > 1 else part for part in total)))
+        return Answer(*(part / count if part is not None and count > 1 else part for part in total))
 
     def _one_pass(self, batch, progress, objective, gradient, backward, ids) -> Answer:
         """Answers one physical batch, one draw a row; rows that fill it up reach the model alone."""
@@ -151,9 +154,11 @@ class ModelVictim:
             if gradient:
                 slope = torch.zeros_like(inputs)
                 if values.requires_grad:  # otherwise no path leads from the outputs to the inputs
-                    found = torch.autograd.grad(values.sum(), inputs, allow_unused=True)[0]
+                    with self._backward():
+                        found = torch.autograd.grad(values.sum(), inputs, allow_unused=True)[0]
                     slope = slope if found is None else found
-                slope = slope[:rows]
+                slope, usable = finite_slopes(slope[:rows])
+                self.spent.no_gradient += int((~usable).sum())
         if not self.scored:
             return Answer(values.detach(), torch.zeros_like(progress), slope)
         with torch.no_grad():
@@ -162,16 +167,12 @@ class ModelVictim:
             score = torch.where(_finite_rows(detached), score, torch.nan)  # arg max of NaN would be a class
         return Answer(values.detach(), score, slope)
 
-    def _finite(self, answer: Answer) -> Answer:
-        """Counts rows without a usable gradient and zeroes what is not finite."""
-        if answer.gradient is None:
-            return answer
-        size = answer.gradient.abs().flatten(1).amax(1)
-        usable = torch.isfinite(size) & (size > 0)
-        self.spent.no_gradient += int((~usable).sum())
-        if torch.isfinite(size).all():
-            return answer
-        return answer._replace(gradient=torch.nan_to_num(answer.gradient, nan=0.0, posinf=0.0, neginf=0.0))
+    def _backward(self) -> AbstractContextManager[object]:
+        """Returns the context of a backward pass; of the first one of noise by sample it refuses fresh draws."""
+        if self._watched or self.randomness is not Randomness.SAMPLE:
+            return nullcontext()
+        self._watched = True
+        return NoDraws()
 
     def drawing(self, sample_ids: Tensor, draw_ids: Tensor | None = None) -> AbstractContextManager[object]:
         """Returns the context in which a model draws what this victim draws for these rows; `_forward` runs in it.

@@ -177,7 +177,7 @@ def _checked(subject: Subject, batch: Batch, protocol: AttackProtocol) -> tuple[
     untouched = untouched_copy(subject.model) if protocol.ranks else None
     checked = check_model(subject, batch)
     if untouched is not None and checked.model is not subject.model:
-        untouched = LogProbabilities(untouched).eval()
+        untouched = LogProbabilities(untouched)
     return checked, untouched
 
 
@@ -198,7 +198,7 @@ def check_model(subject: Subject, batch: Batch) -> Subject:
     if not probabilities:
         return subject
     _log.warning("the model returns probabilities, expected raw logits; it is attacked through their logarithm")
-    return replace(subject, model=LogProbabilities(subject.model).eval())
+    return replace(subject, model=LogProbabilities(subject.model))
 
 
 @contextmanager

@@ -57,9 +57,19 @@ class Layered(Protocol):
 
 
 def shown(model: nn.Module, name: str) -> nn.Module | None:
-    """Returns what a model shows by the method `name` ("bare" or "mechanism"), or None where it has no such method."""
+    """Returns what a model shows by the method `name` ("bare" or "mechanism"), or None where it has no such method.
+
+    Modules of the model stay in their own mode, e.g. dropout that belongs to the defense; what is new around them is in
+    eval mode.
+    """
     method = getattr(model, name, None)
-    return method().eval() if callable(method) else None
+    if not callable(method):
+        return None
+    part, own = method(), set(model.modules())
+    for module in part.modules():
+        if module not in own:
+            module.training = False
+    return part
 
 
 class Preprocessed(nn.Module):

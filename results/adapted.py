@@ -68,9 +68,11 @@ def _still_falling(sweep: BudgetResult | None, budget: Budget) -> Iterator[str]:
 def late_fall(result: BudgetResult) -> float:
     """Returns by how much the members lowered the mean worst score after half of all gradients were spent.
 
-    Infinity where nothing shows how the curve goes on: no gradient was spent, or one member spent more than half of
-    all before anything was scored.
+    Infinity where nothing shows how the curve goes on: no gradient was spent, most of them were empty, or one member
+    spent more than half of all before anything was scored.
     """
+    if 2 * sum(member.no_gradient for member in result.members) > sum(member.backwards for member in result.members):
+        return float("inf")
     spent = list(accumulate(member.backwards for member in result.members))
     early = [m.robust_after for m, total in zip(result.members, spent, strict=True) if 0 < total <= spent[-1] / 2]
     return early[-1] - result.members[-1].robust_after if early else float("inf")

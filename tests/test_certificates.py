@@ -12,7 +12,8 @@ from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 from torch import nn
 
-from attacks.draws import KeyedNoise, KeyedRandom
+from attacks.draws import KeyedRandom
+from attacks.keyed_noise import KeyedNoise
 from benchmark.certificates import with_certificates
 from datasets.batch import Batch
 from defenses.architectures.normalize import Normalize

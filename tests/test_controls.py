@@ -10,7 +10,8 @@ import torch
 from scipy.optimize import linprog, minimize
 from torch import nn
 
-from attacks.draws import KeyedNoise, KeyedRandom
+from attacks.draws import KeyedRandom
+from attacks.keyed_noise import KeyedNoise
 from datasets.batch import Batch
 from defenses.build import build_untrained, defended_model
 from defenses.certified.closed_form import certify_constant, certify_linear, largest_decrease

@@ -9,7 +9,8 @@ from scipy import stats
 from torch import nn
 from torch.nn import functional as F
 
-from attacks.draws import _GOLDEN, KeyedNoise, KeyedRandom, _mix
+from attacks.draws import _GOLDEN, KeyedRandom, _mix
+from attacks.keyed_noise import KeyedNoise
 from registry.errors import ModelContractError
 
 RNG = KeyedRandom(seed=3)

@@ -27,6 +27,12 @@ def test_each_number_of_draws_is_spent_on_both_losses():
     assert {member.objective for member in members if member.pooled} == {"cross-entropy"}
 
 
+def test_it_follows_stand_ins_where_a_stage_hides_its_gradient():
+    hidden = replace(FACTS, stages=("stage",), hidden_stages=("stage",))
+    assert {member.backward for member in SWEEP.ensemble(FACTS, linf(8 / 255))} == {"true"}
+    assert {member.backward for member in SWEEP.ensemble(hidden, linf(8 / 255))} == {"bpda"}
+
+
 def test_it_is_made_for_stochastic_defenses_of_both_kinds():
     entry = DEFENSES["Undefended"]
     assert not SWEEP.ranks

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from attacks.draws import KeyedNoise, KeyedRandom
+from attacks.draws import KeyedRandom
+from attacks.keyed_noise import KeyedNoise
 from attacks.objectives import objective_for
 from attacks.queries import Draws
 from attacks.victim import ModelVictim

@@ -92,3 +92,41 @@ def test_a_bare_network_that_is_sure_keeps_a_gradient():
         for outputs in (shown(sure, "bare")(inputs), sure.net.bare()(inputs))
     ]
     assert gradients[0].abs().mean() > 100 * gradients[1].abs().mean()
+
+
+class Forgetful(nn.Module):
+    """Dropout that belongs to the defense, and is on at inference; it shows the network with and without it."""
+
+    def __init__(self, softmax: bool) -> None:
+        super().__init__()
+        self.dropout, self.net, self.softmax = nn.Dropout(0.6), linear(3), softmax
+        self.eval()
+        self.dropout.train()
+
+    def forward(self, inputs):
+        logits = self.net(self.dropout(inputs))
+        return logits.softmax(1) if self.softmax else logits
+
+    def bare(self):
+        return nn.Sequential(self.dropout, self.net)
+
+    def mechanism(self):
+        return self
+
+
+def test_dropout_that_a_defense_leaves_on_stays_on():
+    model = Forgetful(softmax=True)
+    batch = batch_for(model.net, images(6))
+    checked = check_model(Subject(model=model, task=Classification(3), spec=SPEC), batch).model
+    assert isinstance(checked, LogProbabilities)
+    assert (checked.training, model.training, model.dropout.training) == (False, False, True)
+    with torch.no_grad():
+        assert not torch.equal(checked(batch.inputs), checked(batch.inputs))
+
+
+@pytest.mark.parametrize("name", ["bare", "mechanism"])
+def test_what_a_model_shows_keeps_the_modes_of_its_own_modules(name):
+    model = Forgetful(softmax=False)
+    part = shown(model, name)
+    assert not part.training
+    assert model.dropout.training

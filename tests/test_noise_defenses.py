@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from attacks.draws import KeyedNoise
+from attacks.keyed_noise import KeyedNoise
 from defenses.build import build_untrained
 from defenses.noise import attention_noise, uman, weight_noise
 from defenses.noise.attention_noise import LUMAN, NUMAN, ChannelAttention, SpatialAttention, learned_omegas

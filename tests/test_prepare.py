@@ -271,3 +271,31 @@ def test_a_cell_takes_its_examples_from_val(tmp_path):
     examples = examples_of(dataset)
     assert len(examples) == min(512, len(dataset.splits["val"]))
     assert torch.equal(examples.inputs[0], dataset.splits["val"].take([0]).inputs[0])
+
+
+class StraightThrough(torch.autograd.Function):
+    """Rounds, and hands the gradient through."""
+
+    @staticmethod
+    def forward(ctx, inputs):
+        return (inputs * 8).round() / 8
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient
+
+
+class Rounded(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = cnn(3)
+
+    def forward(self, inputs):
+        return self.net(StraightThrough.apply(inputs))
+
+
+@pytest.mark.parametrize("low_precision", [False, True])
+def test_a_copy_that_loses_a_backward_of_the_models_own_is_refused(low_precision):
+    model, points = Rounded().eval(), EXAMPLE.clone().requires_grad_()
+    assert torch.autograd.grad(model(points).square().sum(), points)[0].abs().sum() > 0
+    assert prepare(model, EXAMPLE, low_precision=low_precision) is None

@@ -94,11 +94,14 @@ def test_a_purifier_is_settled_by_an_adaptive_attack_at_its_own_budget_alone():
     assert "what would settle it" in reason
 
 
-def _sweep(*after: float, n: int = 156) -> dict:
+def _sweep(*after: float, n: int = 156, empty: float = 0.0) -> dict:
     """What the sweep of draws did to a row of n samples: three stages of two members, as the protocol has them."""
     spent = (320, 320, 1600, 1600, 6400, 6400)
     first = example_budget().members[0]
-    members = tuple(replace(first, robust_after=a, backwards=b) for a, b in zip(after, spent, strict=True))
+    members = tuple(
+        replace(first, robust_after=a, backwards=b, no_gradient=int(empty * b))
+        for a, b in zip(after, spent, strict=True)
+    )
     return {"adaptive:eot-sweep": example_budget(after[-1], n=n, members=members)}
 
 
@@ -106,6 +109,7 @@ def _sweep(*after: float, n: int = 156) -> dict:
     ("tried", "status"),
     [
         pytest.param(_sweep(0.65, 0.62, 0.60, 0.58, 0.575, 0.57), VerdictStatus.VERIFIED, id="flat"),
+        pytest.param(_sweep(*[0.57] * 6, empty=1.0), VerdictStatus.CONTESTED, id="flat along gradients that are zero"),
         pytest.param(_sweep(0.65, 0.62, 0.60, 0.58, 0.55, 0.53), VerdictStatus.CONTESTED, id="falls by 8 samples"),
         pytest.param(_sweep(0.65, 0.62, 0.60, 0.58, 0.57, 0.565, n=2000), VerdictStatus.CONTESTED, id="by 30 of 2000"),
         pytest.param({"adaptive:eot-sweep": None}, VerdictStatus.CONTESTED, id="at another budget"),

@@ -2,6 +2,7 @@
 
 from registry import PROTOCOLS, AttackProtocol, Budget, CellFacts, Member, Paper, Randomness, ThreatModel, linf
 
+APGD, MIM = "attacks.apgd:APGD", "attacks.momentum:MIM"
 SWEEP = ((20, 16), (50, 32), (100, 64))
 """(steps, draws a step): 320, 1600 and 6400 draws in all."""
 
@@ -16,13 +17,15 @@ def sweep_members(facts: CellFacts, budget: Budget) -> tuple[Member, ...]:
     end the number is an upper bound. How noisy one gradient is - the cosine between two independent ones, with the
     draws behind each - stands in the record of the ranking protocol, as the values of its note `noisy-gradient`.
     """
+    backward = "bpda" if facts.hidden_stages else "true"  # behind a stage without gradient no number of draws helps
     members = []
     for steps, draws in SWEEP:
         effort = {"steps": steps, "eot_samples": draws}
-        total = steps * draws
-        members.append(Member(name=f"apgd-{total}", attack="attacks.apgd:APGD", options=effort, objective="margin"))
-        momentum = effort | {"step_size": 0.1, "decay": 0.9}
-        members.append(Member(name=f"mim-pooled-{total}", attack="attacks.momentum:MIM", options=momentum, pooled=True))
+        momentum, total = effort | {"step_size": 0.1, "decay": 0.9}, steps * draws
+        members += [
+            Member(name=f"apgd-{total}", attack=APGD, options=effort, objective="margin", backward=backward),
+            Member(name=f"mim-pooled-{total}", attack=MIM, options=momentum, pooled=True, backward=backward),
+        ]
     return tuple(members)
 
 

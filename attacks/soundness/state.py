@@ -10,7 +10,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from attacks.draws import KeyedNoise, KeyedRandom
+from attacks.draws import KeyedRandom
+from attacks.keyed_noise import KeyedNoise
 from attacks.soundness.answers import Apart, apart, flattened
 from attacks.soundness.finding import Finding
 from attacks.soundness.gradient_probe import copy_of, in_float64

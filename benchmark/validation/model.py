@@ -7,7 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from attacks.draws import KeyedNoise, KeyedRandom
+from attacks.draws import KeyedRandom
+from attacks.keyed_noise import KeyedNoise
 from attacks.victim import Draws, ModelVictim
 from benchmark.validation.check import Check, Unmet, check
 from datasets.batch import Batch

@@ -10,7 +10,8 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
-from attacks.draws import KeyedNoise, KeyedRandom
+from attacks.draws import KeyedRandom
+from attacks.keyed_noise import KeyedNoise
 from datasets.batch import Batch
 from defenses.architectures import default
 from registry import Budget, DatasetSpec, Norm
