@@ -25,7 +25,7 @@ DEFENSES.add(
                 "ema_decay": 0.995,
                 "bfloat16": True,
             },
-            per_dataset={"pneumoniamnist*": {"epochs": 8}},
+            per_dataset={"breastmnist*": {"epochs": 100, "batch_size": 32}, "pneumoniamnist*": {"epochs": 8}},
         ),
         trained_for=linf(4 / 255),
         departures="A recipe of this suite after Zhang et al. 2019 (TRADES), Wu et al. 2020 (weight perturbation) and "
