@@ -7,6 +7,7 @@ Steele, Lea, Flood 2014, doi 10.1145/2660193.2660195; Box-Muller for normal numb
 from __future__ import annotations
 
 import importlib.util
+import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,12 +20,21 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from registry.errors import ModelContractError
 
+_logger = logging.getLogger(__name__)
+
 _GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as signed 64-bit
 _MIX_1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
 _MIX_2 = -7723592293110705685  # 0x94D049BB133111EB
 
+ROUNDING = 1e-5
+"""By how much normal numbers of a GPU's kernel may differ from those of torch's passes."""
+
 _PART = 1 << 16
 """Values that a CPU computes at a time: more leave its cache, and the passes over them take 2 to 3 times as long."""
+
+
+Kernel = Callable[..., Tensor]
+"""`kernel(keys, count, ordinal, normal=...)`: float32 (N, count), see `attacks.fused_draws.fused_draws`."""
 
 
 def _shift_right(values: Tensor, bits: int) -> Tensor:
@@ -69,32 +79,60 @@ class KeyedRandom:
     @classmethod
     def uniform(cls, keys: Tensor, shape: Sequence[int], ordinal: int = 0) -> Tensor:
         """Returns float32 in [0, 1) of shape (N, *shape)."""
-        if _is_fused(keys):
-            return _fused(keys, shape, ordinal, normal=False)
-        return _in_parts(lambda part: _uniform(cls.bits(part, shape, ordinal)), keys, math.prod(shape))
+        return _drawn(keys, shape, ordinal, normal=False)
 
     @classmethod
     def normal(cls, keys: Tensor, shape: Sequence[int], ordinal: int = 0) -> Tensor:
         """Returns standard normal float32 of shape (N, *shape)."""
-        if _is_fused(keys):
-            return _fused(keys, shape, ordinal, normal=True)
-        return _in_parts(lambda part: _normal(cls.bits(part, shape, ordinal)), keys, math.prod(shape))
+        return _drawn(keys, shape, ordinal, normal=True)
+
+
+def _drawn(keys: Tensor, shape: Sequence[int], ordinal: int, *, normal: bool) -> Tensor:
+    """Returns float32 numbers of shape (N, *shape), by one kernel of a GPU that has one, else by passes of torch."""
+    count, kernel = math.prod(shape), _kernel_of(keys.device) if keys.is_cuda else None
+    if kernel is not None:
+        return kernel(keys, count, ordinal, normal=normal).reshape(len(keys), *shape)
+    return _by_passes(keys, count, ordinal, normal=normal).reshape(len(keys), *shape)
+
+
+def _by_passes(keys: Tensor, count: int, ordinal: int, *, normal: bool) -> Tensor:
+    finish = _normal if normal else _uniform
+    return _in_parts(lambda part: finish(KeyedRandom.bits(part, (count,), ordinal)), keys, count)
 
 
 @cache
-def _has_triton() -> bool:
-    return importlib.util.find_spec("triton") is not None
+def _kernel_of(device: torch.device) -> Kernel | None:
+    """Returns the kernel that draws on a GPU; None without Triton, or where it fails its trial there."""
+    if importlib.util.find_spec("triton") is None:
+        return None
+    try:
+        from attacks.fused_draws import fused_draws
+    except Exception as error:  # a Triton of another version, or one that finds no driver
+        _logger.warning("random numbers are drawn without Triton, more slowly: %s", error)
+        return None
+    return tried(fused_draws, device)
 
 
-def _is_fused(keys: Tensor) -> bool:
-    """Returns whether one kernel draws for these keys: on a GPU with Triton."""
-    return keys.is_cuda and _has_triton()
+def tried(kernel: Kernel, device: torch.device) -> Kernel | None:
+    """Returns a kernel that draws on a device what the passes of torch draw there, and None in place of any other.
 
-
-def _fused(keys: Tensor, shape: Sequence[int], ordinal: int, *, normal: bool) -> Tensor:
-    from attacks.fused_draws import fused_draws
-
-    return fused_draws(keys, math.prod(shape), ordinal, normal=normal).reshape(len(keys), *shape)
+    Args:
+        kernel: As `attacks.fused_draws.fused_draws`. It may raise whatever a compiler raises.
+        device: Where to try it.
+    """
+    keys = KeyedRandom(seed=3).keys(torch.arange(5, device=device))
+    try:
+        gaps = [
+            float((kernel(keys, 1500, 2, normal=normal) - _by_passes(keys, 1500, 2, normal=normal)).abs().max())
+            for normal in (False, True)
+        ]
+    except Exception as error:
+        _logger.warning("random numbers are drawn without Triton's kernel, more slowly: %s", error)
+        return None
+    if gaps[0] == 0 and gaps[1] < ROUNDING:
+        return kernel
+    _logger.warning("Triton's kernel draws other numbers than torch on %s (by up to %g); not used", device, max(gaps))
+    return None
 
 
 def _in_parts(draw: Callable[[Tensor], Tensor], keys: Tensor, count: int) -> Tensor:

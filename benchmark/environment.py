@@ -116,11 +116,19 @@ def package_versions() -> dict[str, str]:
     return versions
 
 
+NO_CODE = ("results/records", "results/measurements.json", "reports/site", "defenses/weights", "docs", "README.md")
+"""Tracked paths that hold no code."""
+
+
 @cache
 def checkout() -> tuple[str | None, bool]:
-    """Returns the git commit of the checkout and whether tracked files differ; (None, False) without git."""
+    """Returns the git commit of the checkout and whether tracked code differs; (None, False) without git.
+
+    Records, pages and texts change no number, and a record names its weights and data by their checksums.
+    """
     commit = _git("rev-parse", "HEAD")
-    changed = _git("status", "--porcelain", "--untracked-files=no")
+    code = (".", *(f":(exclude){path}" for path in NO_CODE))
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", *code)
     return commit or None, bool(changed)
 
 

@@ -7,8 +7,10 @@ from enum import StrEnum
 
 from benchmark.cells import EvaluationCell, TrainingCell
 from benchmark.plan import Plan
+from defenses.cards import outdated
+from registry import DATASETS, DEFENSES
 from registry.errors import DamagedRecordError
-from results.record import RecordStatus
+from results.record import Checkpoint, RecordStatus
 from results.store import RecordStore
 
 
@@ -16,11 +18,11 @@ class CellState(StrEnum):
     """How far an evaluation cell is."""
 
     DONE = "done"
-    """A finished record names the weights that are present, or none are present."""
+    """A finished record names the weights that are present, or none are and its own are those of the entry as it is."""
     FAILED = "failed"
     """An earlier run ended with an error."""
     STALE = "stale"
-    """A finished record names other weights than the ones present."""
+    """A finished record names other weights than the ones present, or weights that the entry no longer trains."""
     DAMAGED = "damaged"
     """A file is there that is no record; it is written anew."""
     MISSING = "to do"
@@ -45,10 +47,21 @@ def state_of(cell: EvaluationCell, store: RecordStore, weights_of: WeightsOf) ->
         return CellState.MISSING
     if record.status is RecordStatus.FAILED:
         return CellState.FAILED
+    if record.checkpoint is None:
+        return CellState.DONE
     present = weights_of(cell)
-    if present is not None and record.checkpoint is not None and record.checkpoint.sha256 != present:
-        return CellState.STALE
-    return CellState.DONE
+    if present is None:
+        return CellState.STALE if trained_otherwise(record.checkpoint, cell.dataset) else CellState.DONE
+    return CellState.DONE if record.checkpoint.sha256 == present else CellState.STALE
+
+
+def trained_otherwise(checkpoint: Checkpoint, dataset: str) -> str:
+    """Returns in words how evaluated weights differ from those that their entry asks for today, or ""."""
+    card = checkpoint.card
+    name = card.get("defense")
+    if name not in DEFENSES or dataset not in DATASETS:
+        return ""
+    return outdated(card, DEFENSES[name], DATASETS[dataset])
 
 
 def states_of(plan: Plan, store: RecordStore, weights_of: WeightsOf) -> dict[str, CellState]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -134,7 +135,7 @@ def _other_training(card: Mapping[str, object], entry: DefenseEntry, dataset: Da
         return
     stated = _comparable(merged_options(entry.recipe, dataset.name))
     for name, value in stated.items():
-        if name not in used or used[name] != value:
+        if name not in used or not _alike(used[name], value):
             yield f"option {name} {used.get(name)!r}, expected {value!r}"
     before = _merged(_mapping(recipe.get("options")), _mapping(recipe.get("per_dataset")), dataset.name)
     for name in sorted(before.keys() - stated.keys()):
@@ -144,6 +145,13 @@ def _other_training(card: Mapping[str, object], entry: DefenseEntry, dataset: Da
 def _mapping(value: object) -> Mapping:
     """Returns a part of a card, or an empty one where it is absent or something else."""
     return value if isinstance(value, Mapping) else {}
+
+
+def _alike(found: object, stated: object) -> bool:
+    """Returns whether two options are one; records keep 10 digits of a number."""
+    if isinstance(found, float) and isinstance(stated, float):
+        return math.isclose(found, stated, rel_tol=1e-9)
+    return found == stated
 
 
 def _comparable(value: object) -> object:

@@ -21,6 +21,8 @@ class MetricSpec:
     """Decimals that pages print."""
     description: str = ""
     """One sentence on how it is computed."""
+    bound_under_attack: bool = False
+    """Whether its value on the worst inputs is an upper bound: an attack that aimed at it would find less."""
 
 
 DRAW_METRICS = (

@@ -10,7 +10,8 @@ BALANCED_ACCURACY = MetricSpec(
 AUROC = MetricSpec(
     name="auroc",
     title="AUROC",
-    description="Area under the ROC curve; more than two classes: mean of one against the rest.",
+    description="Area under the ROC curve; more than two classes: mean of one against the rest. No attack aims at it.",
+    bound_under_attack=True,
 )
 
 REJECTED = MetricSpec(

@@ -60,6 +60,8 @@ def _explain(row: ControlRow) -> str:
     if row.measured is not None:
         lines += ["", f"  clean    {row.clean:.1%} (n = {row.n})", f"  measured {row.measured:.1%}"]
         exact = "exactly" if row.exact else "at most, the lowest of any attack on the same weights,"
+        if row.apart:
+            exact = f"about, since {row.apart:.1%} of clean images score otherwise than by the model that it wraps,"
         lines.append(f"  truth    {exact} {row.truth:.1%}")
     lines += ["", "Why", *(_wrapped(f"- {text}") for text in (f"status: {row.status}", *row.reasons))]
     lines.append(_wrapped(f"- red flags: {row.flags_in_words}"))

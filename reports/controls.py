@@ -98,6 +98,7 @@ def _row(cells: Sequence[Cell], contest: Contest, scores: ContestScores, budget:
         measured=float(own.robust[budget.label].mean()),
         truth=truth.value,
         exact=truth.exact,
+        apart=truth.apart,
     )
     return replace(row, outcome=_outcome(row, found))
 
@@ -145,6 +146,7 @@ def table(exams: Iterable[Exam]) -> list[Mapping[str, object]]:
             "truth": row.truth,
             "known_by": row.defense.truth.known_by,
             "exact": row.exact,
+            "apart": row.apart,
             "measured": row.measured,
             "flags": list(row.flags),
             "settled_flags": sorted({name for _, names in row.settled for name in names}),

@@ -19,6 +19,8 @@ from results.record import RecordStatus
 from results.statistics import ALPHA
 
 PREFIX = "corruption:"
+DIGITS = 8
+"""Decimals of a score that tell two rows apart: sums of rounded scores differ in the last ones of a float."""
 FEWEST_ROWS = 3
 """Rows from which an order can be compared with another."""
 ENOUGH_ROWS = 10
@@ -175,7 +177,7 @@ def _of_common_seeds(cells: Sequence[Cell]) -> Sequence[Cell]:
 
 def _correlation(rows: Iterable[CorruptionRow]) -> Correlation | None:
     pairs = [
-        (row.mean, row.robust)
+        (round(row.mean, DIGITS), round(row.robust, DIGITS))
         for row in rows
         if None not in (row.mean, row.robust) and row.ranked.status == VERIFIED and row.n == row.ranked.n
     ]

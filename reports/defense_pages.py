@@ -72,7 +72,7 @@ class DefensePages:
             site=self._standings,
             facts=facts,
             claims=[_claim(claim, steps, others) for claim in facts.claims],
-            parts=[_part(facts, group, others) for group in _by_contest(steps)],
+            parts=[_part(facts, group, others, self._known(group[0][0])) for group in _by_contest(steps)],
             restoration=restored_specs(),
             failures=self._failed.get(facts.name, []),
             others=lines,
@@ -82,6 +82,13 @@ class DefensePages:
             address=lambda name: BELOW_ROOT + defense_page(name),
             recipe=json.dumps(facts.recipe, indent=2, sort_keys=True, ensure_ascii=False, default=str),
         )
+
+    def _known(self, board: Leaderboard) -> list[DefenseFacts]:
+        """Returns the defenses that have any record of a board's data set."""
+        seen = {
+            name for name, cells in self._others.items() if any(c.dataset.name == board.dataset.name for c in cells)
+        }
+        return [facts for facts in self.facts if facts.name in seen]
 
     def _newest_facts(self) -> tuple[DefenseFacts, ...]:
         cells = [cell for steps in self._steps.values() for _, row in steps for cell in row.cells]
@@ -102,7 +109,9 @@ def _by_contest(steps: Sequence[Step]) -> list[list[Step]]:
     return list(groups.values())
 
 
-def _part(facts: DefenseFacts, steps: Sequence[Step], others: Sequence[Cell]) -> dict[str, object]:
+def _part(
+    facts: DefenseFacts, steps: Sequence[Step], others: Sequence[Cell], known: Sequence[DefenseFacts]
+) -> dict[str, object]:
     """Returns what the page says of one data set and threat model."""
     board = front_board(board for board, _ in steps)
     row = next(row for found, row in steps if found is board)
@@ -118,7 +127,7 @@ def _part(facts: DefenseFacts, steps: Sequence[Step], others: Sequence[Cell]) ->
         "anchor": board_page(board, "").removeprefix("boards/").strip("."),
         "href": BELOW_ROOT + board_page(board),
         "figure": _figure(facts, steps, board, has_twin),
-        "noise": noise_of(board, row, [cell for cell in others if cell.dataset.name == board.dataset.name]),
+        "noise": noise_of(board, row, [cell for cell in others if cell.dataset.name == board.dataset.name], known),
         "survivors": survivor_figure(row.survivors) if row.survivors else None,
         "has_twin": has_twin,
         "twin_name": twin.defense.name if twin else "",

@@ -51,6 +51,8 @@ class ControlRow:
     """True robust score of the same seeds, or the lowest that any attack on the same weights reached."""
     exact: bool = False
     """Whether the truth owes nothing to attacks on this control."""
+    apart: float = 0.0
+    """Share of clean images on which the control scores otherwise than the model whose truth it is graded by."""
     measured: float | None = None
     """Robust score of the ranking protocol."""
     flags: tuple[str, ...] = ()
@@ -117,8 +119,11 @@ class Exam:
     @property
     def truths_in_words(self) -> str:
         """What the controls were held against, for people."""
-        exact, own = (sum(r.truth is not None and r.exact is known for r in self.rows) for known in (True, False))
+        graded = [row for row in self.rows if row.truth is not None]
+        near = sum(row.exact and row.apart > 0 for row in graded)
+        exact = sum(row.exact for row in graded) - near
+        wrapped = f"{near} against that of a model they wrap and differ from on a few clean images, " if near else ""
         return (
-            f"{exact} against an exact truth, {own} against the lowest score of any attack on the same weights, "
-            "their own included"
+            f"{exact} against an exact truth, {wrapped}{len(graded) - exact - near} against the lowest score of any "
+            "attack on the same weights, their own included"
         )

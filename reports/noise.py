@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from registry import DRAW_METRICS, Budget, Randomness
-from reports.cards import Cell
+from registry import DRAW_METRICS, Budget, Family, Randomness
+from reports.cards import Cell, DefenseFacts
 from reports.leaderboard import Leaderboard, Row
 from reports.pooling import Pooled
 from reports.scores import without_errors
@@ -54,18 +54,21 @@ class Noise:
     """What the page of a stochastic defense says of its draws on one board."""
 
     against: tuple[Against, ...]
+    missing: tuple[DefenseFacts, ...]
+    """Plain noise that has been evaluated on these images, and has no row on the board to compare with."""
     views: tuple[tuple[str, Pooled | None, Pooled], ...]
     """(what, clean, under attack) for each corpus metric of several draws."""
     sweeps: tuple[Sweep, ...]
 
 
-def noise_of(board: Leaderboard, row: Row, others: Sequence[Cell]) -> Noise | None:
+def noise_of(board: Leaderboard, row: Row, others: Sequence[Cell], known: Sequence[DefenseFacts] = ()) -> Noise | None:
     """Returns what a row's draws are worth, or None where its defense draws no random numbers.
 
     Args:
         board: The board of the ranked budget.
         row: The defense's row on it.
         others: Cells of the defense under protocols that do not rank.
+        known: Defenses that have any record of the board's data set.
     """
     if row.defense.randomness == Randomness.NONE:
         return None
@@ -78,22 +81,24 @@ def noise_of(board: Leaderboard, row: Row, others: Sequence[Cell]) -> Noise | No
         and cell.record.checkpoint.sha256 in weights
         and without_errors(cell)
     ]
+    present = {other.defense.name for other in board.rows}
     read = [(spec.title, row.metrics[spec.name]) for spec in DRAW_METRICS if spec.name in row.metrics]
     return Noise(
         against=tuple(
             Against(row=other, gain=row.standing.value - other.standing.value)
             for other in board.rows
-            if other is not row and _is_yardstick(other)
+            if other is not row and (other.defense.name == TRAINED or is_plain_noise(other.defense))
         ),
+        missing=tuple(facts for facts in known if is_plain_noise(facts) and facts.name not in present),
         views=tuple((title, change.clean, change.attacked) for title, change in read),
         sweeps=tuple(sorted(sweeps, key=lambda sweep: sweep.seed)),
     )
 
 
-def _is_yardstick(row: Row) -> bool:
-    """Returns whether a row says what noise is worth: plain noise, which has no paper, or adversarial training."""
-    plain = row.defense.paper is None and row.defense.randomness != Randomness.NONE
-    return row.defense.name == TRAINED or plain
+def is_plain_noise(facts: DefenseFacts) -> bool:
+    """Returns whether a defense is noise as such: it draws, has no paper, and is no control of the benchmark's own."""
+    drawn = facts.paper is None and facts.randomness != Randomness.NONE
+    return drawn and facts.family not in (Family.CONTROL_BROKEN, Family.CONTROL_HONEST)
 
 
 def _sweep(cell: Cell) -> Sweep:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from jinja2 import Environment
 
@@ -15,6 +15,7 @@ from reports.groups import dependence
 from reports.html import metric_spec
 from reports.leaderboard import AGGREGATE_MINIMUM, Leaderboard, Row, Standings
 from reports.mean_ranks import mean_ranks
+from results.measurements import Measurement
 
 AUDIT_SAMPLES = 256
 """Largest number of samples that soundness probes look at, as in `attacks.soundness.audit`."""
@@ -38,8 +39,8 @@ def render_index(env: Environment, standings: Standings, defenses: Iterable[Defe
     )
 
 
-def render_methodology(env: Environment, standings: Standings) -> str:
-    """Returns the page that says what a number means."""
+def render_methodology(env: Environment, standings: Standings, measurements: Sequence[Measurement] = ()) -> str:
+    """Returns the page that says what a number means, and what the engine was measured at."""
     return env.get_template(METHODOLOGY).render(
         page="methodology",
         root="",
@@ -48,6 +49,7 @@ def render_methodology(env: Environment, standings: Standings) -> str:
         audit=AUDIT_SAMPLES,
         tolerance=round(100 * TOLERANCE),
         address=defense_page,
+        measurements=measurements,
     )
 
 
@@ -86,7 +88,7 @@ def render_board(
         certified=[_linked(row) for row in (*board.ranked, *board.unranked) if row.certified],
         remarks=[_linked(row) for row in (*board.unranked, *board.ranked) if row.reasons],
         classes=classes,
-        chance=1 / len(classes) if classes and any(row.balanced for row in board.rows) else None,
+        chance=_chance(board),
         unprobed="" if board.ranks else unprobed(board),
         confusions=_first_order(row.confusions for row in board.rows),
         at_least=any(found.at_least for row in board.rows for found in row.confusions.values()),
@@ -122,6 +124,12 @@ def front_board(boards: Iterable[Leaderboard]) -> Leaderboard:
     """Returns the board that stands for a data set: its ranked budget, else the first."""
     boards = list(boards)
     return next((board for board in boards if board.ranks), boards[0])
+
+
+def _chance(board: Leaderboard) -> float | None:
+    """Returns the balanced accuracy of a constant answer; None where rows have none."""
+    classes = _first_order(row.class_recall for row in board.rows)
+    return 1 / len(classes) if classes and any(row.balanced for row in board.rows) else None
 
 
 def _linked(row: Row) -> dict[str, object]:
@@ -179,6 +187,7 @@ def _summary(board: Leaderboard) -> dict[str, object]:
         "href": board_page(board),
         "best": [{"row": row, "href": defense_page(row.defense.name)} for row in best],
         "undefended": board.undefended,
+        "chance": _chance(board),
     }
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from registry import DATASETS
 from registry.errors import ResultsError
+from reports.ensembles import OLDER
 from reports.markdown import escape
 from results.atomic_file import write_atomically
 
@@ -73,7 +74,7 @@ def _table(title: str, rows: list[Row], smaller: Mapping[tuple[str, str], Row]) 
         cells = [escape(row["defense"]), str(len(row["seeds"])), _percent(row["clean"]), _bound(row)]
         cells += [f"{_percent(low)}-{_percent(high)}", _bound(other) if other else ""]
         cells += [] if graded else [_balanced(row)]
-        lines.append(_line([*cells, row["status"]]))
+        lines.append(_line([*cells, _status(row)]))
     constant = rows[0]["constant_predictor"]
     if constant is not None:
         share = _percent(constant)
@@ -99,6 +100,11 @@ def _balanced(row: Row) -> str:
     found = row["balanced_accuracy"]
     bound = "≤ " if row["upper_bound"] else ""
     return "" if not found else f"{_percent(found['clean'])} → {bound}{_percent(found['attacked'])}"
+
+
+def _status(row: Row) -> str:
+    """Returns the status, with a mark where the record lacks an attack that runs today."""
+    return row["status"] + (" ‡" if any(OLDER in reason for reason in row["reasons"]) else "")
 
 
 def _percent(share: float) -> str:

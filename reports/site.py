@@ -21,6 +21,7 @@ from reports.leaderboard import Standings
 from reports.markdown import render_board_markdown, render_overview
 from reports.pages import front_board, render_board, render_index, render_methodology
 from reports.standings import Records, build_standings
+from results.measurements import read_measurements
 
 MANIFEST = "manifest.json"
 """Lists the files that a build wrote, with their checksums, so that a later build removes those and no others."""
@@ -83,7 +84,7 @@ def render_site(standings: Standings) -> dict[str, bytes]:
     defenses = DefensePages(env, standings)
     pages = dict(defenses.render())
     pages[INDEX] = render_index(env, standings, defenses.facts)
-    pages[METHODOLOGY] = render_methodology(env, standings)
+    pages[METHODOLOGY] = render_methodology(env, standings, read_measurements())
     corruptions = corruption_boards(standings)
     corrupted = frozenset(board.dataset.name for board in corruptions)
     fronts = []

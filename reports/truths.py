@@ -23,6 +23,8 @@ class Known:
     """A fraction, over the samples and training seeds that the control was evaluated on."""
     exact: bool
     """Whether it owes nothing to the control's own attacks; otherwise it can hardly differ from what was measured."""
+    apart: float = 0.0
+    """Share of clean images on which the control scores otherwise than the model whose truth this is."""
 
 
 def truth_of(cells: Sequence[Cell], contest: Contest, scores: ContestScores, budget: Budget) -> Known:
@@ -38,7 +40,9 @@ def truth_of(cells: Sequence[Cell], contest: Contest, scores: ContestScores, bud
     if facts.truth.known_by == KnownBy.CERTIFICATE:
         value = _certified(cells, budget)
     elif facts.truth.known_by == KnownBy.BASE:
-        value = _of_the_base(cells, contest, scores, budget)
+        base = _of_the_base(cells, contest, scores, budget)
+        if base is not None:
+            return base
     if value is not None:
         return Known(value, exact=True)
     return Known(float(scores.of(facts.name).best_known[budget.label].mean()), exact=False)
@@ -51,15 +55,16 @@ def _certified(cells: Sequence[Cell], budget: Budget) -> float | None:
     return fmean(found[CERTIFIED].value for found in metrics) if proven else None
 
 
-def _of_the_base(cells: Sequence[Cell], contest: Contest, scores: ContestScores, budget: Budget) -> float | None:
+def _of_the_base(cells: Sequence[Cell], contest: Contest, scores: ContestScores, budget: Budget) -> Known | None:
     """Returns the lowest score of the wrapped model of the same seeds and samples, or None where one is missing."""
     name = cells[0].defense.base
     base = scores.of(name) if scores.has(name) else None
     if base is None or budget.label not in base.best_known:
         return None
     seeds = [cell.seed for cell in contest.entrants[name]]
-    own_ids = scores.of(cells[0].defense.name).sample_ids
-    if not {cell.seed for cell in cells} <= set(seeds) or not np.isin(own_ids, base.sample_ids).all():
+    own = scores.of(cells[0].defense.name)
+    if not {cell.seed for cell in cells} <= set(seeds) or not np.isin(own.sample_ids, base.sample_ids).all():
         return None
-    same_seeds = base.best_known[budget.label][[seeds.index(cell.seed) for cell in cells]]
-    return float(same_seeds[:, np.isin(base.sample_ids, own_ids)].mean())
+    same = np.ix_([seeds.index(cell.seed) for cell in cells], np.isin(base.sample_ids, own.sample_ids))
+    apart = float((own.clean != base.clean[same]).mean())
+    return Known(float(base.best_known[budget.label][same].mean()), exact=True, apart=apart)

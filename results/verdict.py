@@ -34,6 +34,9 @@ UNDECLARED = frozenset({"stateful", "train-mode", "stochastic-undeclared"})
 CERTAINLY_BROKEN = 0.01
 """Robust score up to which flags have no say: they can only mean that a number is too high."""
 
+SHOWN = 0.0005
+"""Least fall that a percentage with one decimal shows."""
+
 
 class VerdictStatus(StrEnum):
     """How far a row's number may be trusted; only verified rows get a rank."""
@@ -183,7 +186,7 @@ def _elsewhere(facts: _Facts, budget: Budget) -> Iterable[str]:
     if escalation is None or as_budget(escalation.budget) == as_budget(budget):
         return
     fall, where = escalation.robust_before - escalation.robust_after, as_budget(escalation.budget).label
-    yield f"the escalation ran at {where} only, and lowered the score there by {fall:.1%}"
+    yield f"the escalation ran at {where} only, and lowered the score there by {100 * fall:.1f} points"
 
 
 def _unsettled(facts: _Facts, budget: Budget) -> Iterable[str]:
@@ -200,8 +203,10 @@ def _escalated(facts: _Facts, budget: Budget) -> Iterable[str]:
     escalation = facts.record.escalation
     if escalation is not None:
         names = ", ".join(flag.name for flag in escalation.flags)
+        end = facts.result.metrics["robust"].value
+        probed = f", and to {end:.1%} by the probes after it" if escalation.robust_after - end >= SHOWN else ""
         yield (
-            f"escalated from {escalation.robust_before:.1%} to {escalation.robust_after:.1%} after {names}; "
+            f"escalated from {escalation.robust_before:.1%} to {escalation.robust_after:.1%}{probed} after {names}; "
             f"no flag is red under {escalation.strongest}"
         )
 

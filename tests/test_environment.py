@@ -57,3 +57,23 @@ def test_a_machine_without_git_has_no_commit(monkeypatch, error):
     environment.checkout.cache_clear()
     assert environment.checkout() == (None, False)
     environment.checkout.cache_clear()
+
+
+def test_records_weights_and_texts_are_no_changes_of_the_code(monkeypatch, tmp_path):
+    monkeypatch.setattr(environment, "ROOT", tmp_path)
+
+    def git(*arguments):
+        identity = ["-c", "user.name=n", "-c", "user.email=e"]
+        subprocess.run(["git", *identity, *arguments], cwd=tmp_path, check=True, capture_output=True)
+
+    for name in ("attacks/apgd.py", "results/records/a.json", "defenses/weights/a.json", "README.md"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("before")
+    git("init")
+    git("add", "-A")
+    git("commit", "-m", "all")
+    for name, dirty in (("results/records/a.json", False), ("README.md", False), ("attacks/apgd.py", True)):
+        (tmp_path / name).write_text("after")
+        environment.checkout.cache_clear()
+        assert environment.checkout()[1] is dirty
+    environment.checkout.cache_clear()

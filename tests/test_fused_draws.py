@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from attacks.draws import KeyedRandom
+from attacks.draws import KeyedRandom, tried
 from registry import ROOT
 
 INTERPRETED = """
@@ -30,6 +30,30 @@ def test_the_kernel_draws_the_same_numbers_in_the_interpreter():
     uniform, normal = map(float, done.stdout.split())
     assert uniform == 0
     assert normal < 1e-6
+
+
+def passes(keys, count, ordinal, *, normal):
+    draw = KeyedRandom.normal if normal else KeyedRandom.uniform
+    return draw(keys, (count,), ordinal)
+
+
+def one_draw_for_all(keys, count, ordinal, *, normal):
+    return passes(keys, count, 0, normal=normal)
+
+
+def without_a_compiler(keys, count, ordinal, *, normal):
+    raise RuntimeError("Failed to find C compiler")
+
+
+@pytest.mark.parametrize(("kernel", "said"), [(one_draw_for_all, "other numbers"), (without_a_compiler, "C compiler")])
+def test_a_kernel_that_fails_its_trial_is_not_used(kernel, said, caplog):
+    assert tried(kernel, torch.device("cpu")) is None
+    assert said in caplog.text
+
+
+def test_a_kernel_that_passes_its_trial_is_used(caplog):
+    assert tried(passes, torch.device("cpu")) is passes
+    assert not caplog.text
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

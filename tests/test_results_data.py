@@ -9,7 +9,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from registry import ROOT
+from benchmark.states import trained_otherwise
+from registry import ROOT, load_entries
 from registry.errors import ResultsError, ViolatedCertificateError
 from results.certificates import check_certificates
 from results.consistency import certificate_problems, table_problems
@@ -107,6 +108,14 @@ def test_committed_records(capsys: pytest.CaptureFixture) -> None:
         print(f"\n{len(keys)} committed records checked")
     assert len(keys) == len([path for path in _files(RECORDS) if path.suffix == ".json"])
     assert problems_of(RECORDS) == []
+
+
+def test_committed_records_are_of_weights_that_their_entries_still_train() -> None:
+    load_entries()
+    records = [record for record in RecordStore(RECORDS).records() if record.checkpoint]
+    reasons = {record.key: trained_otherwise(record.checkpoint, record.dataset["name"]) for record in records}
+    assert len(reasons) > 100
+    assert {key: reason for key, reason in reasons.items() if reason} == {}
 
 
 def test_committed_records_say_what_their_tables_say() -> None:

@@ -15,7 +15,7 @@ from benchmark.estimate import Costs
 from benchmark.plan import Plan, trainings_of
 from benchmark.runner import Run
 from benchmark.selection import Registries
-from benchmark.states import untrained
+from benchmark.states import CellState, state_of, untrained
 from benchmark.weights import checkpoints_folder, current_weights, is_trained, weights_sha256
 from defenses import checkpoints
 from defenses.build import build_untrained, defended_model
@@ -23,6 +23,8 @@ from registry import DATASETS, DEFENSES, Checkpoint, DefenseEntry, Family, Recip
 from registry.errors import CheckpointError
 from results.store import RecordStore
 from tests.test_runner import evaluation, record
+
+SAMPLES = pd.DataFrame({"sample_id": [0], "clean_score": [1.0]})
 
 
 def linear(dataset, base=None):
@@ -104,6 +106,21 @@ def test_weights_of_other_options_are_trained_again(chain, tmp_path):
     assert is_trained(training, tmp_path)
 
 
+@pytest.mark.parametrize(("recorded", "state"), [(1 / 3, CellState.DONE), (0.5, CellState.STALE)])
+def test_a_record_of_weights_that_are_gone_holds_while_the_entry_trains_as_they_were_trained(
+    chain, tmp_path, recorded, state
+):
+    base, top = chain
+    DEFENSES.remove("WeightsBase")
+    DEFENSES.add(replace(base, recipe=replace(base.recipe, options={"penalty": 1 / 3})))
+    card = {"defense": base.name, "defense_revision": 1, "dataset_revision": 1, "options": {"penalty": recorded}}
+    store = RecordStore(tmp_path / "records")
+    for one in (cell(base), cell(top)):  # a card is that of the innermost weights where the rest has none of its own
+        done = record(one, "0" * 64)
+        store.write(replace(done, checkpoint=replace(done.checkpoint, card=card)), SAMPLES)
+        assert state_of(one, store, lambda one: None) is state
+
+
 def test_weights_around_another_base_are_refused_and_trained_again(chain, tmp_path):
     base, top = chain
     save(base, tmp_path)
@@ -178,7 +195,7 @@ class Trainer:
 
     def evaluate(self, cell, inside):
         _, info = defended_model(DEFENSES[cell.defense], DATASETS["phantom2"], 0, self.folder)
-        return record(cell, info.sha256), pd.DataFrame({"sample_id": [0], "clean_score": [1.0]}), None
+        return record(cell, info.sha256), SAMPLES, None
 
     def failed_record(self, cell, failure):
         return record(cell, "", failure)

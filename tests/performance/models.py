@@ -1,7 +1,8 @@
-"""Committed models and test images that the measurements share."""
+"""Committed models and test images that the measurements share, and where their figures are kept."""
 
 from __future__ import annotations
 
+import datetime
 import os
 
 import pytest
@@ -16,11 +17,36 @@ from datasets.tasks.base import task_for
 from defenses.build import defended_model
 from registry import DATASETS, DEFENSES, AttackProtocol, Budget, CellFacts, Member, ThreatModel, load_entries
 from registry.errors import CheckpointError, DataError
+from results.measurements import Measurement, keep_measurement
 
 
 def number(name: str, default: int) -> int:
     """Returns a size of a measurement from the environment, e.g. MEDROBUST_IMAGES."""
     return int(os.environ.get(f"MEDROBUST_{name}", default))
+
+
+def report(what: str, subject: str, value: float, *, aim: str, reached: bool, detail: str) -> bool:
+    """Prints a figure and returns whether its aim is reached.
+
+    With MEDROBUST_KEEP=1 it is written to `results/measurements.json`, from which the methodology page is made.
+    """
+    print(f"\n{what}, {subject}: {value:.3g} (aim: {aim}); {detail}")
+    if os.environ.get("MEDROBUST_KEEP") == "1":
+        found = Measurement(
+            what=what,
+            subject=subject,
+            value=float(f"{value:.3g}"),
+            aim=aim,
+            reached=reached,
+            detail=detail,
+            load=round(os.getloadavg()[0], 1),
+            cores=os.cpu_count() or 1,
+            device="cpu",
+            torch=torch.__version__,
+            date=datetime.date.today().isoformat(),
+        )
+        keep_measurement(found)
+    return reached
 
 
 def subject(defense: str, dataset: str, n: int) -> tuple[Subject, Batch]:

@@ -22,7 +22,7 @@ from attacks.victim import Access, ModelVictim
 from benchmark.access import access_to, slots_for
 from datasets.batch import Batch
 from registry import ROOT, Member, ThreatModel, linf
-from tests.performance.models import attacked, fixed, number, protocol, right_at, subject
+from tests.performance.models import attacked, fixed, number, protocol, report, right_at, subject
 
 pytestmark = pytest.mark.slow
 BUDGET = linf(8 / 255)
@@ -57,9 +57,15 @@ def test_the_engine_takes_little_more_than_its_model(member):
     seconds = time.process_time() - prepared
     forward, gradient = bare_seconds(access.search.model, batch)
     bare = (done.forwards - done.backwards) * forward + done.backwards * gradient
-    print(f"\n{member.name}: engine {seconds:.1f} s CPU, bare model {bare:.1f} s, ratio {seconds / bare:.2f};", end=" ")
-    print(f"once for each cell {prepared - started:.1f} s to prepare and probe the model")
-    assert seconds <= 1.25 * bare
+    assert report(
+        f"CPU time of the engine over that of the model's bare passes, {member.name}",
+        f"Madry2018PGDAT on breastmnist, n {len(batch)}, {BUDGET.label}",
+        seconds / bare,
+        aim="1.25 or less",
+        reached=seconds <= 1.25 * bare,
+        detail=f"{seconds:.1f} s against {bare:.1f} s; once for each cell {prepared - started:.1f} s to prepare and "
+        "probe the model",
+    )
 
 
 @pytest.mark.parametrize("defense", ["Undefended", "Madry2018PGDAT"])
@@ -67,8 +73,14 @@ def test_a_grid_costs_little_more_than_its_dearest_budget(defense):
     model, batch = subject(defense, "breastmnist", number("IMAGES", 32))
     outcome = attacked(model, batch, protocol(members, GRID))[1]
     spent = [sum(m.forwards + 2 * m.backwards for m in budget.members) for budget in outcome.budgets]
-    print(f"\n{defense}, n {len(batch)}: six budgets cost {sum(spent) / max(spent):.2f} times the dearest one")
-    assert sum(spent) <= 1.5 * max(spent)
+    assert report(
+        "Passes of a grid of six budgets over those of its dearest",
+        f"{defense} on breastmnist, n {len(batch)}, standard, Linf 1/255 to 32/255",
+        sum(spent) / max(spent),
+        aim="1.5 or less",
+        reached=sum(spent) <= 1.5 * max(spent),
+        detail=f"{sum(spent)} forward passes, a backward one counted as two",
+    )
 
 
 def test_slots_change_no_verdict():
@@ -84,8 +96,15 @@ def test_slots_change_no_verdict():
         points = published.run(Access(victim=victim, search=victim), batch, ball, KeyedRandom(seed=0))
         theirs[size] = right_at(model, batch, points)
     differ = {size: int((right != theirs[64]).sum()) for size, right in theirs.items()}
-    print(f"\nverdicts of {len(batch)} that differ from 64 slots: {changed}; published APGD-CE by batch size: {differ}")
-    assert changed[7] + changed[200] <= max(1, len(batch) // 100)
+    allowed = max(1, len(batch) // 100)
+    assert report(
+        "Verdicts that other numbers of slots change",
+        f"Madry2018PGDAT on phantom4, n {len(batch)}, Linf 4/255",
+        sum(changed.values()),
+        aim=f"{allowed} or less",
+        reached=sum(changed.values()) <= allowed,
+        detail=f"from those of 64 slots, by slots: {changed}; published APGD-CE, by batch size: {differ}",
+    )
 
 
 MEMORY = """
@@ -119,5 +138,11 @@ def test_memory_is_that_of_a_plain_loop():
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
         peaks[what] = int(done.stdout.split()[-1])
     ratio = peaks["engine"] / peaks["loop"]
-    print(f"\npeak memory: engine {peaks['engine'] / 1e3:.0f} MB, loop {peaks['loop'] / 1e3:.0f} MB, ratio {ratio:.2f}")
-    assert ratio <= 1.3
+    assert report(
+        "Peak memory of the engine over that of a plain PGD loop",
+        "Madry2018PGDAT on breastmnist, n 128, 20 steps",
+        ratio,
+        aim="1.3 or less",
+        reached=ratio <= 1.3,
+        detail=f"{peaks['engine'] / 1e3:.0f} MB against {peaks['loop'] / 1e3:.0f} MB, each a process of its own",
+    )
