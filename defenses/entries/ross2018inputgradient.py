@@ -21,8 +21,8 @@ DEFENSES.add(
             per_dataset={"breastmnist*": {"epochs": 100, "batch_size": 32}, "pneumoniamnist*": {"epochs": 8}},
         ),
         revision=2,
-        departures="The weight of the penalty is 1, outside the published range of 10 to 1000: already with 1 a training "
-        "of 40 epochs ends at the majority class of BreastMNIST, one of 100 epochs does not. Units do not explain it: "
+        departures="The weight of the penalty is 1, outside the published range of 10 to 1000: already with 1, 40 "
+        "epochs end at the majority class of BreastMNIST, 100 do not. Units do not explain it: "
         "images are in [0, 1], squares are summed over an image, and samples are averaged. AdamW with a one-cycle "
         "schedule; batch normalisation, through which the gradient of a sample depends a little on its batch; the "
         "epoch is selected under PGD-10 of 4/255 on validation images.",
