@@ -17,7 +17,7 @@ DEFENSES.add(
         recipe=Recipe(
             train="defenses.recipes.fgsm_at:train",
             options={"epochs": 20, "eps": 4 / 255, "step_size": 4 / 255, "noise": 2.0, "project": False},
-            per_dataset={"pneumoniamnist*": {"epochs": 8}},
+            per_dataset={"breastmnist*": {"epochs": 100, "batch_size": 32}, "pneumoniamnist*": {"epochs": 8}},
         ),
         trained_for=linf(4 / 255),
         revision=2,

@@ -1,4 +1,4 @@
-from registry import DEFENSES, DefenseEntry, Family, KnownBy, Paper, Recipe, Truth, linf
+from registry import DEFENSES, Claim, DefenseEntry, Family, KnownBy, Paper, Recipe, Truth, linf
 
 DEFENSES.add(
     DefenseEntry(
@@ -18,7 +18,7 @@ DEFENSES.add(
         recipe=Recipe(
             train="defenses.recipes.interval_training:train",
             options={"epochs": 60, "eps": 4 / 255, "weight_decay": 0.0, "validate_every": 60},
-            per_dataset={"breastmnist": {"eps": 2 / 255}},
+            per_dataset={"breastmnist": {"epochs": 200, "batch_size": 32, "validate_every": 200}},
         ),
         trained_for=linf(4 / 255),
         certificate="defenses.certified.intervals:certify",
@@ -26,7 +26,17 @@ DEFENSES.add(
             known_by=KnownBy.ATTACK,
             statement="Nothing hides its gradient, and interval bounds prove a part of its score.",
         ),
-        departures="AdamW with a one-cycle schedule; a narrower network; the last epoch is kept. On BreastMNIST it is "
-        "trained for 2/255, a quarter of the 8/255 that its board ranks.",
+        claims=(
+            Claim(
+                value=0.9195,
+                metric="certified_accuracy",
+                dataset="MNIST",
+                protocol="certified, Linf 0.3",
+                source="Abstract: 8.05 % verified error",
+                budget=linf(0.3),
+            ),
+        ),
+        departures="AdamW with a one-cycle schedule; a narrower network; the last epoch is kept; eps "
+        "4/255, also where a board ranks 8/255.",
     )
 )

@@ -19,7 +19,7 @@ DEFENSES.add(
         recipe=Recipe(
             train="defenses.recipes.dual_norm_at:train",
             options={"epochs": 20, "eps": 4 / 255, "steps": 5, "bfloat16": True},
-            per_dataset={"pneumoniamnist*": {"epochs": 8}},
+            per_dataset={"breastmnist*": {"epochs": 100, "batch_size": 32}, "pneumoniamnist*": {"epochs": 8}},
         ),
         trained_for=linf(4 / 255),
         departures="Tested with the adversarial normalisation, in which alone it is robust; the paper diagnoses with "

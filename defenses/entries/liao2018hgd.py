@@ -1,4 +1,4 @@
-from registry import DEFENSES, DefenseEntry, Family, Paper, Recipe, linf
+from registry import DEFENSES, Claim, DefenseEntry, Family, Paper, Recipe, linf
 
 DEFENSES.add(
     DefenseEntry(
@@ -27,6 +27,16 @@ DEFENSES.add(
             },
         ),
         trained_for=linf(8 / 255),
+        claims=(
+            Claim(
+                value=0.75,
+                metric="robust_accuracy",
+                dataset="ImageNet",
+                protocol="Linf 4/255; Athalye and Carlini 2018 (arXiv:1804.03286): 0 white-box",
+                source="Quoted by robust-ml.org",
+                budget=linf(4 / 255),
+            ),
+        ),
         departures="A small U-Net, trained by AdamW with a one-cycle schedule. Its training images are attacked by "
         "PGD at one budget on the one classifier it guards, afresh in every epoch, in place of a fixed set from FGSM "
         "and I-FGSM on several classifiers.",

@@ -18,7 +18,7 @@ DEFENSES.add(
         recipe=Recipe(
             train="defenses.recipes.trades:train",
             options={"epochs": 20, "eps": 4 / 255, "steps": 5, "beta": 6.0, "bfloat16": True},
-            per_dataset={"pneumoniamnist*": {"epochs": 8}},
+            per_dataset={"breastmnist*": {"epochs": 100, "batch_size": 32}, "pneumoniamnist*": {"epochs": 8}},
         ),
         trained_for=linf(4 / 255),
         claims=(
