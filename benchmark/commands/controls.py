@@ -49,7 +49,7 @@ def _text(exam) -> str:
             ",".join(map(str, row.seeds)) or "-",
             row.n,
             _percent(row.clean),
-            "-" if row.truth is None else ("= " if row.exact else "<= ") + _percent(row.truth),
+            "-" if row.truth is None else ("~ " if row.apart else "= " if row.exact else "<= ") + _percent(row.truth),
             _percent(row.measured),
             row.status,
             row.outcome,
