@@ -285,6 +285,7 @@ ROW = {
     "upper_bound": False,
     "balanced_accuracy": None,
     "status": "verified",
+    "reasons": [],
     "constant_predictor": None,
 }
 
