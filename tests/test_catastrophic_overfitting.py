@@ -30,4 +30,5 @@ def test_single_steps_without_noise_collapse_and_the_epoch_before_is_kept():
     collapsed = next(row for row in rows if row["epoch"] > 10 and row["val_robust"] < 0.1)
     before = [row for row in rows if row["epoch"] < collapsed["epoch"]]
     assert max(row["val_robust"] for row in before) > 0.5
+    assert found.curve[-1]["train_loss"] < 0.1 * before[-1]["train_loss"]  # it resists its own step better than ever
     assert found.selected_epoch < collapsed["epoch"]
