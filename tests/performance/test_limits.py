@@ -144,5 +144,6 @@ def test_memory_is_that_of_a_plain_loop():
         ratio,
         aim="1.3 or less",
         reached=ratio <= 1.3,
-        detail=f"{peaks['engine'] / 1e3:.0f} MB against {peaks['loop'] / 1e3:.0f} MB, each a process of its own",
+        detail=f"{peaks['engine'] / 1e3:.0f} MB against {peaks['loop'] / 1e3:.0f} MB, whole processes, libraries "
+        "included",
     )
