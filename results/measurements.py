@@ -17,7 +17,7 @@ MEASUREMENTS = ROOT / "results" / "measurements.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """One figure of the engine, measured beside what it is compared with, in one process."""
+    """One figure of the engine, measured beside what it is compared with, in one run."""
 
     what: str
     """What was measured, e.g. "Times faster than pyautoattack"."""

@@ -1,6 +1,6 @@
 """One slip for each attack and objective, and the test beside an independent reference that has to see it.
 
-    python -m tests.mutations            tries all, about 6 s each
+    python -m tests.mutations            tries all, some seconds each
     python -m tests.mutations PGD FAB    tries these
 
 The code is copied, a line of it changed, and the test run on the copy, where it must fail; unchanged it must pass.

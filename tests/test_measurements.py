@@ -48,7 +48,9 @@ def test_a_torn_file_is_told(tmp_path, text):
 
 
 def test_the_committed_figures_can_be_read():
-    assert all(found.what and found.detail for found in read_measurements())
+    committed = read_measurements()
+    assert committed
+    assert all(found.what and found.detail for found in committed)
 
 
 def test_the_methodology_page_shows_a_figure_and_that_its_aim_is_missed(tmp_path):
