@@ -19,7 +19,11 @@ DEFENSES.add(
         recipe=Recipe(
             train="defenses.recipes.pgd_at:train",
             options={"epochs": 20, "eps": 4 / 255, "steps": 5, "bfloat16": True},
-            per_dataset={"pneumoniamnist*": {"epochs": 8}, "phantom4": {"epochs": 40}},
+            per_dataset={
+                "breastmnist*": {"epochs": 100, "batch_size": 32},
+                "pneumoniamnist*": {"epochs": 8},
+                "phantom4": {"epochs": 40},
+            },
         ),
         trained_for=linf(4 / 255),
         randomness=Randomness.MODEL,

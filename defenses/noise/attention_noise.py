@@ -5,18 +5,12 @@ Noise is drawn anew in every forward pass, in training and in evaluation alike, 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from statistics import NormalDist
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from defenses.noise.gates import NODES, gate_for
 from registry.errors import InvalidEntryError
-
-NODES = tuple(NormalDist().inv_cdf((k + 0.5) / 32) for k in range(32))
-"""Standard Gaussian numbers of equal weight: the middles of 32 equally likely parts. Gates have kinks, which suit them
-better than the nodes of a polynomial quadrature."""
 
 
 class SpatialAttention(nn.Module):
@@ -33,7 +27,11 @@ class SpatialAttention(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Returns attended features, same shape; inputs are (N, C, H, W)."""
-        return inputs * torch.sigmoid(self.weigh(inputs))
+        return inputs * self.weights(inputs)
+
+    def weights(self, inputs: Tensor) -> Tensor:
+        """Returns the weights of the places, (N, 1, H, W)."""
+        return torch.sigmoid(self.weigh(inputs))
 
 
 class ChannelAttention(nn.Module):
@@ -52,8 +50,11 @@ class ChannelAttention(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Returns attended features, same shape; inputs are (N, C, H, W)."""
-        weights = torch.sigmoid(self.expand(F.relu(self.squeeze(inputs.mean((2, 3))))))
-        return inputs * weights[:, :, None, None]
+        return inputs * self.weights(inputs)[:, :, None, None]
+
+    def weights(self, inputs: Tensor) -> Tensor:
+        """Returns the weights of the channels, (N, C)."""
+        return torch.sigmoid(self.expand(F.relu(self.squeeze(inputs.mean((2, 3))))))
 
 
 class _NoisyGate(nn.Module):
@@ -65,6 +66,8 @@ class _NoisyGate(nn.Module):
     """
 
     differentiable = True
+    learned = False
+    """Whether the scales of the noise are learned, and the gates' product cubed."""
 
     def __init__(self, channels: int, sigma: float) -> None:
         super().__init__()
@@ -74,9 +77,24 @@ class _NoisyGate(nn.Module):
         self.channel = ChannelAttention(channels)
         self.sigma = sigma
 
-    def _mean(self, gate: Callable[[Tensor], Tensor]) -> Tensor:
-        """Returns the mean of a function of one Gaussian number of this gate's deviation."""
-        return sum(gate(self.sigma * node) for node in NODES) / len(NODES)
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Returns gated inputs, same shape; inputs are (N, C, H, W)."""
+        return self._gated(inputs, (torch.randn_like(inputs), torch.randn_like(inputs)) if self.sigma else None)
+
+    def bpda_twin(self, inputs: Tensor) -> Tensor:
+        """Returns the mean over the noise, which has a gradient where the clipped draw has none."""
+        nodes = torch.tensor(NODES, device=inputs.device)
+        return self._gated(inputs, (nodes, nodes), shared=True)
+
+    def _omegas(self) -> tuple[Tensor, Tensor]:
+        """Returns the scales of the learned noise, each (1,)."""
+        one = torch.ones(1, device=self.spatial.weigh.weight.device)
+        return one, one
+
+    def _gated(self, inputs: Tensor, noise: tuple[Tensor, Tensor] | None, *, shared: bool = False) -> Tensor:
+        weights, omegas = (self.spatial.weights(inputs), self.channel.weights(inputs)), self._omegas()
+        gate = gate_for(inputs, omegas)
+        return gate(inputs, *weights, noise, omegas, sigma=self.sigma, learned=self.learned, shared=shared)
 
     def extra_repr(self) -> str:
         return f"sigma={self.sigma}"
@@ -96,20 +114,6 @@ class NUMAN(_NoisyGate):
     def __init__(self, channels: int, sigma: float = 1.0) -> None:
         super().__init__(channels, sigma)
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Returns gated images in [0, 1], same shape; inputs are (N, C, H, W) in [0, 1]."""
-        spatial, channel = self.spatial(inputs), self.channel(inputs)
-        if self.sigma:
-            spatial = spatial + self.sigma * torch.randn_like(inputs)
-            channel = channel + self.sigma * torch.randn_like(inputs)
-        return inputs * spatial.clamp(0, 1) * channel.clamp(0, 1)
-
-    def bpda_twin(self, inputs: Tensor) -> Tensor:
-        """Returns the mean over the noise, which has a gradient where the clipped draw has none."""
-        spatial, channel = self.spatial(inputs), self.channel(inputs)
-        gates = [self._mean(lambda noise, gate=gate: (gate + noise).clamp(0, 1)) for gate in (spatial, channel)]
-        return inputs * gates[0] * gates[1]
-
 
 class LUMAN(_NoisyGate):
     """Gates of learned noise on features: y = x * (clip(SA(x) + m_s) * clip(CA(x) + m_c))^3, clipped to [0, 1].
@@ -124,31 +128,15 @@ class LUMAN(_NoisyGate):
     depth 1. Two learned scalars, both 1 at first.
     """
 
+    learned = True
+
     def __init__(self, channels: int, sigma: float = 1.0) -> None:
         super().__init__(channels, sigma)
         self.omega_spatial = nn.Parameter(torch.ones(1), requires_grad=sigma > 0)
         self.omega_channel = nn.Parameter(torch.ones(1), requires_grad=sigma > 0)
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Returns gated features, same shape; inputs are (N, C, H, W)."""
-        spatial, channel = self.spatial(inputs), self.channel(inputs)
-        if self.sigma:
-            spatial = spatial + self.omega_spatial * self._skewed(inputs)
-            channel = channel + self.omega_channel * self._skewed(inputs)
-        return inputs * (spatial.clamp(0, 1) * channel.clamp(0, 1)) ** 3
-
-    def bpda_twin(self, inputs: Tensor) -> Tensor:
-        """Returns the mean over the noise, which has a gradient where the clipped draw has none."""
-        gates = ((self.spatial(inputs), self.omega_spatial), (self.channel(inputs), self.omega_channel))
-        cubes = [
-            self._mean(lambda n, gate=gate, omega=omega: (gate + omega * (n + n**2)).clamp(0, 1) ** 3)
-            for gate, omega in gates
-        ]
-        return inputs * cubes[0] * cubes[1]
-
-    def _skewed(self, like: Tensor) -> Tensor:
-        noise = self.sigma * torch.randn_like(like)
-        return noise + noise.square()
+    def _omegas(self) -> tuple[Tensor, Tensor]:
+        return self.omega_spatial, self.omega_channel
 
 
 def learned_omegas(model: nn.Module) -> dict[str, tuple[float, float]]:
