@@ -103,11 +103,12 @@ def _bernoulli(mode: KeyedNoise, p: Tensor, *extra, generator=None) -> Tensor:
     return (mode.uniform(p) < chance).to(p.dtype)
 
 
-def _like(fill):
-    def draw(mode: KeyedNoise, like: Tensor, *, dtype=None, device=None, memory_format=None, **_) -> Tensor:
-        return fill(mode, torch.empty_like(like, dtype=dtype, device=device))
+def _uniform_like(mode: KeyedNoise, like: Tensor, *, dtype=None, device=None, **_) -> Tensor:
+    return mode.uniform(like).to(device=device or like.device, dtype=dtype or like.dtype)
 
-    return draw
+
+def _normal_like(mode: KeyedNoise, like: Tensor, *, dtype=None, device=None, **_) -> Tensor:
+    return mode.normal(like).to(device=device or like.device, dtype=dtype or like.dtype)
 
 
 def _sized(fill):
@@ -139,8 +140,8 @@ _REPLACEMENTS = {
     _aten.normal_: _fill_normal,
     _aten.bernoulli_: _fill_bernoulli,
     _aten.bernoulli: _bernoulli,
-    _aten.rand_like: _like(_fill_uniform),
-    _aten.randn_like: _like(_fill_normal),
+    _aten.rand_like: _uniform_like,
+    _aten.randn_like: _normal_like,
     _aten.rand: _sized(_fill_uniform),
     _aten.randn: _sized(_fill_normal),
     _aten.normal: _sized_normal,

@@ -31,7 +31,7 @@ def _opening(gate, noise, omega, LEARNED: tl.constexpr):
 
 @triton.jit
 def _opened(gate, noise, at, mask, omega, sigma, COUNT: tl.constexpr, LEARNED: tl.constexpr):
-    """A gate under its own noise; or, where COUNT is not 0, the mean over so many numbers that all places share."""
+    """A gate under the noise at its place; or, where COUNT is not 0, the mean over so many numbers that all share."""
     if COUNT == 0:
         opened, slope = _opening(gate, sigma * tl.load(noise + at, mask=mask, other=0.0), omega, LEARNED)
     else:
@@ -52,12 +52,14 @@ def _gate(
     row, block = tl.program_id(0).to(tl.int64), tl.program_id(1)
     place, unit = block * BLOCK + tl.arange(0, BLOCK), tl.arange(0, WIDTH)
     inside = (place < places)[:, None] & (unit < channels)[None, :]
-    at = row * places * channels + place[:, None] * channels + unit[None, :]
+    size = places * channels
+    at = row * size + place[:, None] * channels + unit[None, :]  # features lie channel by channel at each place,
+    drawn = row * size + unit[None, :] * places + place[:, None]  # noise place by place in each channel
     x = tl.load(inputs + at, mask=inside, other=0.0)
     s = tl.load(spatial + row * places + place, mask=place < places, other=0.0)[:, None]
     c = tl.load(channel + row * channels + unit, mask=unit < channels, other=0.0)[None, :]
-    a, a_slope = _opened(x * s, first, at, inside, tl.load(omegas), sigma, COUNT, LEARNED)
-    b, b_slope = _opened(x * c, second, at, inside, tl.load(omegas + 1), sigma, COUNT, LEARNED)
+    a, a_slope = _opened(x * s, first, drawn, inside, tl.load(omegas), sigma, COUNT, LEARNED)
+    b, b_slope = _opened(x * c, second, drawn, inside, tl.load(omegas + 1), sigma, COUNT, LEARNED)
     if BACKWARD:
         g = tl.load(above + at, mask=inside, other=0.0)
         by_a, by_b = g * x * a_slope * b, g * x * a * b_slope
@@ -124,7 +126,6 @@ def fused_gate(
     """
     if noise is None:  # gates without noise are those of one number that is 0
         noise, shared = (inputs.new_zeros(1),) * 2, True
-    packed = torch.channels_last
-    first, second = (numbers if shared else numbers.contiguous(memory_format=packed) for numbers in noise)
-    parts = inputs.contiguous(memory_format=packed), spatial.contiguous(), channel.contiguous(), first, second
-    return _FusedGate.apply(*parts, torch.cat(omegas).detach(), sigma, learned, shared)
+    parts = (part.contiguous() for part in (spatial, channel, *noise))
+    features = inputs.contiguous(memory_format=torch.channels_last)
+    return _FusedGate.apply(features, *parts, torch.cat(omegas).detach(), sigma, learned, shared)
