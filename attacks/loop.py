@@ -12,6 +12,7 @@ from torch import Tensor
 from attacks.ball import Ball
 from attacks.candidates import Candidates
 from attacks.draws import KeyedRandom
+from attacks.loss_curve import LossCurve
 from attacks.queries import Draws, Objective
 from attacks.shell import WorstCase, verify, verify_free
 from attacks.stepped import Rows, SteppedAttack, join_rows
@@ -58,9 +59,12 @@ class Search:
     """Samples on which the model or the attack returned NaN."""
     moved: Tensor = field(init=False)
     """bool (n,): samples for which the attack proposed anything but the original."""
+    losses: LossCurve = field(init=False)
+    """The objective over its steps."""
 
     def __post_init__(self) -> None:
         self.moved = torch.zeros(len(self.batch), dtype=torch.bool, device=self.batch.inputs.device)
+        self.losses = LossCurve(self.attack.steps)
 
 
 def run_search(search: Search, samples: Tensor) -> None:
@@ -96,11 +100,13 @@ def run_search(search: Search, samples: Tensor) -> None:
 
 def _stay(search: Search, rows: Rows, candidates: Candidates) -> Rows:
     """Returns the rows whose sample is not finished and whose budget is not spent."""
-    leave = rows.done | search.worst.finished[rows.sample]
+    given_up = search.worst.finished[rows.sample]
     if search.error_samples:
-        leave |= torch.tensor([int(s) in search.error_samples for s in rows.sample], device=leave.device)
+        given_up |= torch.tensor([int(s) in search.error_samples for s in rows.sample], device=given_up.device)
+    leave = rows.done | given_up
     if not leave.any():
         return rows
+    search.losses.leave(rows, rows.done & ~given_up)
     candidates.leave(rows, leave)
     return rows.take(~leave)
 
@@ -138,6 +144,7 @@ def _refill(search: Search, rows: Rows | None, queue: deque, slots: int, candida
         return fresh if rows is None else rows
     search.attack.start(fresh, search.rng)
     candidates.begin(fresh)
+    search.losses.begin(fresh)
     return fresh if rows is None or not len(rows) else join_rows(rows, fresh)
 
 
@@ -172,6 +179,7 @@ def _advance(search: Search, rows: Rows, candidates: Candidates) -> None:
         search.error_samples.update(rows.sample[failed].tolist())
     rows.step = rows.step + 1
     candidates.add(rows, checked.points, answer, counted & ~failed)
+    search.losses.add(rows, answer.objective)
     attack.tell(rows, query._replace(points=checked.points), answer)
     if wants_gradient and query.counts is None and search.judge.randomness is Randomness.NONE:
         rows.candidate["sloped"] |= answer.gradient.flatten(1).abs().amax(1) > 0

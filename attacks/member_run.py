@@ -16,6 +16,7 @@ from attacks.ball import Ball
 from attacks.journal import Entry, Journal
 from attacks.judging import SELECTION, judge_scores
 from attacks.loop import Search, run_search
+from attacks.loss_curve import LossCurve
 from attacks.objectives import objective_for
 from attacks.shell import WorstCase, verify
 from attacks.victim import Access
@@ -43,6 +44,10 @@ class MemberOutcome:
     backwards: int
     seconds: float
     error: str | None
+    losses: tuple[float, ...] = ()
+    """See `attacks.loss_curve.LossCurve`; empty where none of its rows was left unbroken, or it takes no steps."""
+    loss_rows: int = 0
+    """Rows of their mean."""
 
 
 FOUND = ("points", "scores", "step")
@@ -71,6 +76,7 @@ class MemberRun:
         self.errors: set[int] = set()
         self.moved = torch.zeros(len(batch), dtype=torch.bool, device=batch.inputs.device)
         self.error: str | None = None
+        self.losses: LossCurve | None = None
 
     def __call__(self, watch: Callable[[float], None]) -> MemberOutcome:
         """Runs the member on all unfinished samples."""
@@ -103,6 +109,8 @@ class MemberRun:
             backwards=backwards,
             seconds=time.perf_counter() - started,
             error=self.error,
+            losses=self.losses.means() if self.losses else (),
+            loss_rows=self.losses.rows if self.losses else 0,
         )
 
     def run_or_recall(self, watch: Callable[[float], None], journal: Journal | None) -> MemberOutcome:
@@ -149,7 +157,8 @@ class MemberRun:
         spent = self.access.victim.spent
         spent.forwards, spent.backwards = spent.forwards + entry["forwards"], spent.backwards + entry["backwards"]
         spent.no_gradient += entry["no_gradient"]
-        return MemberOutcome(member=self.member, **{name: entry[name] for name in SPENT})
+        outcome = {name: entry[name] for name in SPENT}
+        return MemberOutcome(member=self.member, **outcome | {"losses": tuple(entry["losses"])})
 
     def _attack(self, alive: Tensor, watch: Callable[[float], None]) -> None:
         attack = resolve(self.member.attack)(**self.member.options)
@@ -179,6 +188,7 @@ class MemberRun:
             run_search(search, alive)
         finally:
             self.violations, self.errors, self.moved = search.violations, search.error_samples, search.moved
+            self.losses = search.losses
 
     def _run_simple(self, attack, alive: Tensor, watch: Callable[[float], None]) -> None:
         """Runs an attack that takes whole batches; one that raises loses its batch only."""

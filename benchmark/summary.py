@@ -152,4 +152,6 @@ def member_result(outcome: MemberOutcome) -> MemberResult:
         backwards=outcome.backwards,
         seconds=outcome.seconds,
         error=outcome.error,
+        losses=outcome.losses,
+        loss_rows=outcome.loss_rows,
     )

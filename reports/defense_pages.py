@@ -12,6 +12,7 @@ from reports.addresses import board_page, defense_page, unusual_rules
 from reports.cards import Cell, DefenseFacts, PublishedClaim
 from reports.figures import CurvePoint, Figure, curve_figure
 from reports.leaderboard import PROBES, Leaderboard, Row, Standings
+from reports.losses import loss_lines
 from reports.noise import noise_of
 from reports.pages import BELOW_ROOT, front_board, restored_specs
 from reports.pooling import Pooled, pool_estimates
@@ -129,6 +130,7 @@ def _part(
         "figure": _figure(facts, steps, board, has_twin),
         "noise": noise_of(board, row, [cell for cell in others if cell.dataset.name == board.dataset.name], known),
         "survivors": survivor_figure(row.survivors) if row.survivors else None,
+        "losses": loss_lines(row.members),
         "has_twin": has_twin,
         "twin_name": twin.defense.name if twin else "",
         "twin_clean": twin.clean if twin else None,

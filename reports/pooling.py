@@ -9,7 +9,7 @@ from statistics import fmean
 import numpy as np
 
 from results.bootstrap import resampled_means
-from results.record import BudgetResult, Estimate
+from results.record import BudgetResult, Estimate, MemberResult
 from results.sample_design import INDEPENDENT, SampleDesign
 from results.statistics import ALPHA
 
@@ -56,6 +56,8 @@ class PooledMember:
     forwards: int
     backwards: int
     seconds: float
+    losses: tuple[float, ...] = ()
+    loss_rows: int = 0
 
 
 def pool_scores(estimates: Sequence[Estimate], interval: Estimate | None) -> Pooled:
@@ -126,6 +128,7 @@ def _pool_member(name: str, results: Iterable[BudgetResult]) -> PooledMember:
     card = found[0].card
     totals = ("attempted", "lowered", "broken", "errors", "violations", "unmoved", "no_gradient")
     spent = ("forwards", "backwards", "seconds")
+    losses, loss_rows = _pooled_losses(found)
     return PooledMember(
         name=name,
         objective=str(card.get("objective", "")),
@@ -133,5 +136,15 @@ def _pool_member(name: str, results: Iterable[BudgetResult]) -> PooledMember:
         backward=str(card.get("backward", "true")),
         options=dict(card.get("options") or {}),
         robust_after=fmean(member.robust_after for member in found),
+        losses=losses,
+        loss_rows=loss_rows,
         **{field: sum(getattr(member, field) for member in found) for field in (*totals, *spent)},
     )
+
+
+def _pooled_losses(found: Iterable[MemberResult]) -> tuple[tuple[float, ...], int]:
+    """Returns the mean losses of one attack over training seeds, each row counting alike, and their rows."""
+    kept = [member for member in found if member.losses]
+    weights = [member.loss_rows for member in kept]
+    columns = zip(*(member.losses for member in kept), strict=True)
+    return tuple(float(np.average(column, weights=weights)) for column in columns), sum(weights)

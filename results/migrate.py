@@ -22,7 +22,12 @@ def _without_adversarials(document: Document) -> Document:
     return {**document, "adversarials": None, "escalation": None}
 
 
-UPGRADES: dict[int, Upgrade] = {1: _without_adversarials}
+def _without_losses(document: Document) -> Document:
+    """Records of schema 2 kept no losses; members without any read as having none."""
+    return document
+
+
+UPGRADES: dict[int, Upgrade] = {1: _without_adversarials, 2: _without_losses}
 """The upgrade that starts from a version, by that version."""
 
 

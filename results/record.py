@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-SCHEMA = 2
+SCHEMA = 3
 """Version of the record's layout; readers refuse newer ones and upgrade older ones."""
 
 Card = dict[str, Any]
@@ -66,6 +66,11 @@ class MemberResult:
     """Wall time."""
     error: str | None = None
     """Traceback of the first error, or None."""
+    losses: tuple[float, ...] = ()
+    """Mean over its rows that stayed unbroken of the best objective after the first answer and after each tenth of its
+    steps; empty where none stayed, where it takes no steps, and in records of before it was kept."""
+    loss_rows: int = 0
+    """Rows of that mean."""
 
 
 @dataclass(frozen=True, kw_only=True)
