@@ -11,7 +11,7 @@ from attacks.ball import Ball
 from attacks.hardware import knows_bfloat16
 from datasets.batch import Batch
 from datasets.tasks import Task
-from defenses.recipes.modes import eval_mode
+from defenses.recipes.modes import eval_mode, untouched_buffers
 from defenses.recipes.options import InnerOptions
 from registry import Norm
 
@@ -22,8 +22,8 @@ Loss = Callable[[Tensor], Tensor]
 def inner_pgd(model: nn.Module, inputs: Tensor, start: Tensor, loss: Loss, options: InnerOptions, steps: int) -> Tensor:
     """Ascends a loss within the ball around the inputs and within [0, 1].
 
-    The model is in eval mode meanwhile, as in the code of TRADES: batch normalisation uses its running statistics,
-    which the adversarials of unfinished training do not move, and dropout is off. Its mode is restored afterwards.
+    The model is in eval mode meanwhile, as in the code of TRADES, unless the options say otherwise: batch normalisation
+    uses its running statistics, and dropout is off. Its mode and its buffers are restored afterwards.
     Gradients are taken with respect to the inputs alone; parameters keep theirs.
 
     Args:
@@ -41,7 +41,7 @@ def inner_pgd(model: nn.Module, inputs: Tensor, start: Tensor, loss: Loss, optio
     ball = Ball(norm=Norm(options.norm), originals=inputs, eps=inputs.new_tensor(options.eps))
     adversarials = ball.project(start)
     length = options.step_length(steps)
-    with eval_mode(model):
+    with eval_mode(model) if options.inner_mode == "eval" else untouched_buffers(model):
         for _ in range(steps):
             gradient = inner_gradient(model, adversarials, loss, bfloat16=options.bfloat16)
             adversarials = ball.project(adversarials + length * ball.steepest(gradient))
@@ -71,7 +71,10 @@ def uniform_start(inputs: Tensor, eps: float, generator: torch.Generator) -> Ten
 
 
 def validation_attack(task: Task, options: InnerOptions) -> Callable[[nn.Module, Batch], Batch]:
-    """Returns the attack that selects epochs: PGD on the task's training loss, from the clean image, without draws."""
+    """Returns the attack that selects epochs: PGD on the task's training loss, from the clean image, without draws.
+
+    It takes the mode that the model is in, which validation sets.
+    """
 
     def attack(model: nn.Module, batch: Batch) -> Batch:
         def loss(outputs: Tensor) -> Tensor:

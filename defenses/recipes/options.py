@@ -30,11 +30,13 @@ class TrainingOptions:
     """Move training images by up to this many pixels along each axis; the border is repeated."""
     validate_every: int = 1
     """Epochs between two validations; the last epoch is always validated."""
+    validation_draws: int = 1
+    """Passes over the validation split whose scores are averaged: a model that draws numbers answers each otherwise."""
     mixed_precision: bool = False
     """Compute forward passes of training in bfloat16 where the hardware has instructions for it."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "validate_every"):
+        for name in ("epochs", "batch_size", "validate_every", "validation_draws"):
             if getattr(self, name) < 1:
                 raise InvalidEntryError(f"option {name} must be 1 or more, got {getattr(self, name)}")
         if self.lr <= 0 or self.weight_decay < 0 or self.shift < 0:
@@ -60,12 +62,16 @@ class InnerOptions:
     """Gradient steps of the attack on the validation split that selects the epoch."""
     bfloat16: bool = False
     """Compute the inner gradients in bfloat16 where the hardware has instructions for it, about twice as fast."""
+    inner_mode: str = "eval"
+    """Mode of the model in the inner attack, eval or train; epochs are selected in eval mode in any case."""
 
     def __post_init__(self) -> None:
         if self.norm not in (Norm.LINF, Norm.L2):
             raise InvalidEntryError(f"option norm is Linf or L2, got {self.norm!r}")
         if self.eps < 0 or (self.norm == Norm.LINF and self.eps > 1):
             raise InvalidEntryError(f"option eps is in input units [0, 1], got {self.eps:g}; write {self.eps:g} / 255")
+        if self.inner_mode not in ("eval", "train"):
+            raise InvalidEntryError(f"option inner_mode is eval or train, got {self.inner_mode!r}")
         if self.steps < 1 or self.validation_steps < 1:
             raise InvalidEntryError(f"steps must be 1 or more, got {self.steps} and {self.validation_steps}")
 

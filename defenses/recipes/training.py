@@ -102,7 +102,7 @@ def fit(
                 with ExitStack() as stack:
                     for callback in callbacks:
                         stack.enter_context(callback.validation(model))
-                    row, loss = _validate(model, task, val, options.batch_size, device, attack)
+                    row, loss = _validate(model, task, val, options, device, attack)
                     selection.consider(model, {"epoch": epoch, "train_loss": train_loss, **row}, loss)
             else:
                 selection.curve.append({"epoch": epoch, "train_loss": train_loss})
@@ -217,12 +217,13 @@ def _optimizer(
 
 
 def _validate(
-    model: nn.Module, task: Task, val: Split, batch_size: int, device: str, attack: Adversarial | None
+    model: nn.Module, task: Task, val: Split, options: TrainingOptions, device: str, attack: Adversarial | None
 ) -> tuple[dict[str, float], float]:
     """Returns the row of the curve and the mean loss of the batches that select the epoch."""
     clean, robust, losses, weights = [], [], [], []
-    for start in range(0, len(val), batch_size):
-        batch = val.take(slice(start, start + batch_size)).to(device)
+    starts = range(0, len(val), options.batch_size)
+    for start in [start for _ in range(options.validation_draws) for start in starts]:
+        batch = val.take(slice(start, start + options.batch_size)).to(device)
         score, loss = _score(model, task, batch)
         clean.append(score)
         if attack is not None:
