@@ -132,8 +132,12 @@ def test_a_told_classifier_learns_from_the_label_and_the_purifier_stays():
     assert torch.equal(model_outputs(model, samples).argmax(1), samples.targets["label"])
 
 
-def test_the_control_shares_the_weights_of_the_oracle():
+@pytest.mark.parametrize(
+    ("control", "oracle"),
+    [("Dhar2026DGMPShuffled", "Dhar2026DGMPOracleTuned"), ("Dhar2026DGMPOracleShuffled", "Dhar2026DGMPOracle")],
+)
+def test_the_control_shares_the_weights_of_the_oracle(control, oracle):
     load_entries()
-    assert DEFENSES["Dhar2026DGMPShuffled"].base == "Dhar2026DGMPOracleTuned"
-    assert not DEFENSES["Dhar2026DGMPShuffled"].ranks
-    assert DEFENSES["Dhar2026DGMPShuffled"].randomness is Randomness.SAMPLE
+    assert DEFENSES[control].base == oracle
+    assert not DEFENSES[control].ranks
+    assert DEFENSES[control].randomness is Randomness.SAMPLE

@@ -33,7 +33,9 @@ for name, (sigma, strength) in STRENGTHS.items():
             "gate on the image gives each pixel a standard deviation over draws of 0.13 in Dhar2026NUMAN, 0.13 in "
             "Dhar2026UMANTuned and 0.12 in Dhar2026UMAN, and passes on 0.22, 0.20 and 0.19 times the image: the noise "
             "is to the image as a standard deviation of 0.60, 0.63 and 0.65 is to an image left as it is. A standard "
-            "deviation of 0.12 is that of UMAN, and its variance 15 % below NUMAN's. The epoch is selected on one draw "
-            "of each validation image.",
+            "deviation of 0.12 is that of UMAN, and its variance 15 % below NUMAN's. Not the noise alone differs from "
+            "NUMAN: this is the suite's ResNet-18, which normalises its images and batch-normalises before ReLU, and "
+            "the noise is as strong on dark pixels as on bright ones. The epoch is selected on one draw of each "
+            "validation image.",
         )
     )

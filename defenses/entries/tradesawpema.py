@@ -3,7 +3,7 @@ from registry import DEFENSES, Claim, DefenseEntry, Family, Paper, Recipe, linf
 DEFENSES.add(
     DefenseEntry(
         name="TradesAWPEMA",
-        summary="TRADES at adversarially perturbed weights, with a moving average of the weights: the row to beat.",
+        summary="TRADES at adversarially perturbed weights, with a moving average of the weights.",
         family=Family.ADVERSARIAL_TRAINING,
         paper=Paper(
             title="Uncovering the Limits of Adversarial Training against Norm-Bounded Adversarial Examples",
