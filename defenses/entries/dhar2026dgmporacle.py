@@ -31,6 +31,7 @@ DEFENSES.add(
         "and 10,000 iterations, run twice; the critic is one tower without attention in place of two with it, and "
         "takes one step a batch. A class head of the critic makes it heed the label. Not told a label, it has 46.2 % "
         "of the clean images of BreastMNIST right (val, n 78, seed 0, one draw), below the majority's share of 73.1 "
-        "%; its control that is told a random one is Dhar2026DGMPOracleShuffled. No number of the paper was readable, so no claim is entered.",
+        "%; its control that is told a random one is Dhar2026DGMPOracleShuffled. No number of the paper was readable, "
+        "so no claim is entered.",
     )
 )

@@ -38,7 +38,7 @@ DEFENSES.add(
             ),
         ),
         departures="A small U-Net, trained by AdamW with a one-cycle schedule. Its training images are attacked by "
-        "PGD, in bfloat16, at one budget on the one classifier it guards, afresh in every epoch, in place of a fixed set from FGSM "
-        "and I-FGSM on several classifiers.",
+        "PGD, in bfloat16, at one budget on the one classifier it guards, afresh in every epoch, in place of a fixed "
+        "set from FGSM and I-FGSM on several classifiers.",
     )
 )
