@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from attacks.ensemble_parts import averaged
+from attacks.ensemble_parts import APGD, MIM, averaged
 from registry import Budget, CellFacts, Member, Need, Randomness
-
-APGD = "attacks.apgd:APGD"
 
 
 def bare_members(facts: CellFacts, budget: Budget) -> tuple[Member, ...]:
@@ -37,21 +35,36 @@ def purifier_members(facts: CellFacts, budget: Budget) -> tuple[Member, ...]:
 
     The gradient of a stochastic purifier is averaged over 16 draws where it is followed end to end.
     """
-    stochastic = facts.randomness is not Randomness.NONE
+    stochastic, labelled = facts.randomness is not Randomness.NONE, facts.task == "classification"
+    objective = "margin" if labelled else "soft-dice"
     end_to_end = {"steps": 100, "restarts": 1 if stochastic else 5} | averaged(facts, 16)
-    members = [Member(name="apgd-end-to-end", attack=APGD, options=end_to_end, objective="margin")]
-    if stochastic:
-        members.append(Member(name="apgd-pooled", attack=APGD, options=end_to_end, objective="margin", pooled=True))
+    members = [Member(name="apgd-end-to-end", attack=APGD, options=end_to_end, objective=objective)]
+    if stochastic and labelled:
+        members.append(Member(name="apgd-pooled", attack=APGD, options=end_to_end, objective=objective, pooled=True))
     if facts.stages:
         bpda = {"steps": 100, "step_size": 0.1, "restarts": 2} | averaged(facts, 4)
         pgd = "attacks.gradient:PGD"
-        members.append(Member(name="pgd-bpda", attack=pgd, options=bpda, objective="margin", backward="bpda"))
+        members.append(Member(name="pgd-bpda", attack=pgd, options=bpda, objective=objective, backward="bpda"))
     long = {"steps": 100, "restarts": 5}
     if facts.has_bare:
-        members.append(Member(name="transfer-bare", attack=APGD, options=long, objective="margin", source=Need.BARE))
-    if facts.has_mechanism:
+        members.append(Member(name="transfer-bare", attack=APGD, options=long, objective=objective, source=Need.BARE))
+    if facts.has_mechanism and labelled:
         options, aim = {"steps": 100, "restarts": 2} | averaged(facts, 16), "feature-distance"
         members.append(Member(name="apgd-features", attack=APGD, options=options, objective=aim, source=Need.MECHANISM))
     if facts.has_twin:
-        members.append(Member(name="transfer", attack=APGD, options=long, objective="margin", source=Need.TWIN))
+        members.append(Member(name="transfer", attack=APGD, options=long, objective=objective, source=Need.TWIN))
+    return tuple(members)
+
+
+def straight_members(facts: CellFacts, budget: Budget) -> tuple[Member, ...]:
+    """Returns momentum steps that follow gates of noise as if they did not clip, with few draws and with many.
+
+    The gradient of a clipped gate is zero wherever it is shut or wide open, which is most of it. Of a model without
+    such gates they are steps along its own gradient.
+    """
+    members = []
+    for name, steps, draws, pooled in (("mim-straight-4", 100, 4, False), ("mim-straight-pooled-16", 50, 16, True)):
+        options = {"steps": steps, "step_size": 0.1, "decay": 0.9} | averaged(facts, draws)
+        aim = {"objective": "margin", "backward": "straight", "pooled": pooled}
+        members.append(Member(name=name, attack=MIM, options=options, **aim))
     return tuple(members)

@@ -1,4 +1,4 @@
-"""Backward pass differentiable approximation: stages without a true gradient are replaced on the way back only."""
+"""Backward pass differentiable approximation: stages without a useful gradient are replaced on the way back only."""
 
 from __future__ import annotations
 
@@ -26,3 +26,20 @@ def stand_ins(model: nn.Module) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+@contextmanager
+def straight_through(model: nn.Module) -> Iterator[None]:
+    """Lets stages that clip pass gradients on as if they did not: a value that is cut off still moves.
+
+    Such a stage is a module with a switch `straight`. The forward pass keeps its values.
+    Source: Bengio, Leonard, Courville 2013, arXiv:1308.3432, the straight-through estimator.
+    """
+    switched = [module for module in model.modules() if getattr(module, "straight", None) is False]
+    for module in switched:
+        module.straight = True
+    try:
+        yield
+    finally:
+        for module in switched:
+            module.straight = False

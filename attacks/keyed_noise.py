@@ -40,22 +40,22 @@ class KeyedNoise(TorchDispatchMode):
             )
         return replacement(self, *args, **kwargs) if replacement else func(*args, **kwargs)
 
-    def uniform(self, like: Tensor) -> Tensor:
-        """Returns uniform numbers for the next random call, in the shape and dtype of `like`."""
-        return self._draw(KeyedRandom.uniform, like)
+    def uniform(self, like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """Returns uniform numbers for the next random call, in the shape of `like`, and in its dtype by default."""
+        return self._draw(KeyedRandom.uniform, like, dtype)
 
-    def normal(self, like: Tensor) -> Tensor:
-        """Returns normal numbers for the next random call, in the shape and dtype of `like`."""
-        return self._draw(KeyedRandom.normal, like)
+    def normal(self, like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """Returns normal numbers for the next random call, in the shape of `like`, and in its dtype by default."""
+        return self._draw(KeyedRandom.normal, like, dtype)
 
-    def _draw(self, draw, like: Tensor) -> Tensor:
+    def _draw(self, draw, like: Tensor, dtype: torch.dtype | None) -> Tensor:
         if like.ndim == 0 or like.shape[0] != len(self._keys):
             raise ModelContractError(
                 f"a defense with randomness='sample' draws noise with the batch ({len(self._keys)} rows) as its "
                 f"leading axis, got a draw of shape {tuple(like.shape)}; declare randomness='model'"
             )
         self.draws += 1
-        return draw(self._keys, like.shape[1:], self.draws).to(like.dtype)
+        return draw(self._keys, like.shape[1:], self.draws).to(dtype or like.dtype)
 
 
 class NoDraws(TorchDispatchMode):
@@ -95,20 +95,20 @@ def _fill_normal(mode: KeyedNoise, tensor: Tensor, mean: float = 0.0, std: float
 
 
 def _fill_bernoulli(mode: KeyedNoise, tensor: Tensor, p: Tensor | float = 0.5, *, generator=None) -> Tensor:
-    return tensor.copy_((mode.uniform(tensor) < p).to(tensor.dtype))
+    return tensor.copy_(mode.uniform(tensor, torch.float32) < p)
 
 
 def _bernoulli(mode: KeyedNoise, p: Tensor, *extra, generator=None) -> Tensor:
     chance = extra[0] if extra else p
-    return (mode.uniform(p) < chance).to(p.dtype)
+    return (mode.uniform(p, torch.float32) < chance).to(p.dtype)
 
 
 def _uniform_like(mode: KeyedNoise, like: Tensor, *, dtype=None, device=None, **_) -> Tensor:
-    return mode.uniform(like).to(device=device or like.device, dtype=dtype or like.dtype)
+    return mode.uniform(like, dtype).to(device or like.device)
 
 
 def _normal_like(mode: KeyedNoise, like: Tensor, *, dtype=None, device=None, **_) -> Tensor:
-    return mode.normal(like).to(device=device or like.device, dtype=dtype or like.dtype)
+    return mode.normal(like, dtype).to(device or like.device)
 
 
 def _sized(fill):
@@ -121,7 +121,7 @@ def _sized(fill):
 def _native_dropout(mode: KeyedNoise, inputs: Tensor, p: float, train: bool | None) -> tuple[Tensor, Tensor]:
     if not train or p == 0:
         return inputs.clone(), torch.ones_like(inputs, dtype=torch.bool)
-    kept = mode.uniform(inputs) >= p
+    kept = mode.uniform(inputs, torch.float32) >= p
     return inputs * kept / (1 - p), kept
 
 
@@ -129,8 +129,7 @@ def _sized_normal(
     mode: KeyedNoise, mean, std=1.0, size=None, *, generator=None, dtype=None, device=None, **_
 ) -> Tensor:
     if isinstance(mean, Tensor) or isinstance(std, Tensor):
-        like = mean if isinstance(mean, Tensor) else std
-        return mode.normal(like) * std + mean
+        return mode.normal(mean + std) * std + mean  # their sum has the shape of the result
     return _fill_normal(mode, torch.empty(size, dtype=dtype, device=device), mean, std)
 
 

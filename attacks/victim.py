@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from attacks.bpda import stand_ins
+from attacks.bpda import stand_ins, straight_through
 from attacks.draws import KeyedRandom
 from attacks.keyed_noise import KeyedNoise, NoDraws, global_draws
 from attacks.pooling import pooled_answer
@@ -19,6 +19,9 @@ from attacks.slopes import finite_slopes
 from datasets.batch import Batch
 from datasets.tasks.base import Outputs, Task, model_outputs
 from registry import Randomness
+
+BACKWARDS = {"true": nullcontext, "bpda": stand_ins, "straight": straight_through}
+"""The context of a forward pass whose gradient a member follows, by the name of its backward pass."""
 
 FEWEST_ROWS = 2
 """Rows of the shortest physical batch: one row alone has kernels of its own."""
@@ -146,7 +149,7 @@ class ModelVictim:
         rows, filled = len(batch), self._fill(batch)
         with torch.set_grad_enabled(gradient):
             inputs = filled.inputs.detach().requires_grad_(gradient)
-            with stand_ins(self.model) if backward == "bpda" else nullcontext():
+            with BACKWARDS[backward](self.model):
                 outputs = self._forward(filled.with_inputs(inputs), _pad_rows(ids, len(filled)))
             outputs, batch = _rows(outputs, rows), batch.with_inputs(inputs[:rows])
             values = objective(outputs, batch, progress)

@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command.
 
     Returns:
-        0 all done, 1 a cell failed, 2 the user's mistake, 130 after Ctrl-C.
+        0 all done, 1 a cell failed or nothing could be done, 2 the user's mistake, 130 after Ctrl-C.
     """
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     try:

@@ -75,11 +75,12 @@ class Member:
     pooled: bool = False
     """Of a stochastic victim: ascend the objective of the draws' mean probability, not the draws' mean objective."""
     backward: str = "true"
-    """"true" gradient, or "bpda": declared stages are replaced by their stand-in on the backward pass."""
+    """"true" gradient; "bpda": declared stages are replaced by their stand-in on the backward pass; "straight": stages
+    that clip pass gradients on as if they did not."""
 
     def __post_init__(self) -> None:
-        if self.backward not in ("true", "bpda"):
-            raise InvalidEntryError(f"member {self.name}: backward is true or bpda, got {self.backward!r}")
+        if self.backward not in ("true", "bpda", "straight"):
+            raise InvalidEntryError(f"member {self.name}: backward is true, bpda or straight, got {self.backward!r}")
         if self.source not in ("victim", "exact", *Need):
             raise InvalidEntryError(f"member {self.name}: source is victim, exact or a surrogate, got {self.source!r}")
 
@@ -143,6 +144,13 @@ class AttackProtocol:
         sizes = [budget.size for budget in self.budgets]
         if sizes != sorted(set(sizes)):
             raise InvalidEntryError(f"protocol {self.name}: budgets must ascend, got {sizes}")
+        pairs = zip(self.budgets, self.budgets[1:], strict=False)
+        outside = next((pair for pair in pairs if self.cascades and not pair[1].holds(pair[0])), None)
+        if outside is not None:
+            raise InvalidEntryError(
+                f"protocol {self.name}: each budget must hold the one before it, whose candidates it begins with; "
+                f"{outside[1].label} does not hold {outside[0].label}"
+            )
         if self.ranked_budget is not None and self.ranked_budget not in self.budgets:
             raise InvalidEntryError(
                 f"protocol {self.name}: it ranks {self.ranked_budget.label}, which is no budget of it"

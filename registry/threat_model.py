@@ -154,6 +154,14 @@ class Budget:
         radius = texts[0] if len(texts) == 1 else f"({', '.join(texts)})"
         return f"{self.norm} {radius}"
 
+    def holds(self, other: Budget) -> bool:
+        """Returns whether every ball of another budget lies in that of this one: same norm, no larger eps anywhere."""
+        if self.norm is not other.norm:
+            return False
+        if len(self.values) == len(other.values):
+            return all(small <= large for small, large in zip(other.values, self.values, strict=True))
+        return max(other.values) <= min(self.values)
+
     def card(self) -> dict[str, object]:
         """Returns the JSON form that records carry."""
         eps = list(self.eps) if isinstance(self.eps, tuple) else self.eps

@@ -10,6 +10,7 @@ from jinja2 import Environment
 
 from reports.addresses import board_page, defense_page, unusual_rules
 from reports.cards import Cell, DefenseFacts, PublishedClaim
+from reports.ensembles import lacking_probes
 from reports.figures import CurvePoint, Figure, curve_figure
 from reports.leaderboard import PROBES, Leaderboard, Row, Standings
 from reports.losses import loss_lines
@@ -123,6 +124,7 @@ def _part(
         "board": board,
         "row": row,
         "flags": sorted(row.flags, key=lambda found: (_weight(found.flag), found.flag.name, found.seed)),
+        "later_probes": lacking_probes(row.cells),
         "escalations": [_escalation(cell) for cell in row.cells if cell.record.escalation],
         "threat": ", ".join([str(board.threat_model.norm), *unusual_rules(board.threat_model)]),
         "anchor": board_page(board, "").removeprefix("boards/").strip("."),

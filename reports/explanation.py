@@ -18,13 +18,16 @@ WIDTH = 110
 
 MEANING = {
     "verified": "complete, and no probe found a sign that the number is too high",
-    CONTESTED: "a probe found a sign that the number is too high, so it is printed as an upper bound",
+    CONTESTED: "a probe found a sign that the number is too high, or an adaptive attack that its kind of defense needs "
+    "has not run, or not to its end, so it is printed as an upper bound",
     UNVERIFIED: "incomplete, or measured on something else than the defense",
 }
 SETTLES = {
     "dishonest-gradient": "an attack whose backward pass goes around what bends the gradient: give each such module a "
     "`bpda_twin`, a smooth stand-in, or hand in adversarials with `challenge`",
     "zero-gradient": "a smooth stand-in (`bpda_twin`) for the stage that stops the gradient, or adversarials handed in",
+    "jumping-margin": "an attack on what decides: outputs that follow the decision, a `bpda_twin` of the stage "
+    "that hides it, or adversarials handed in with `challenge`",
     "black-box-beats-white-box": "a white-box attack that breaks at least what the black-box one broke",
     "unbounded-survivors": "an attack that breaks everything at eps = 1, as some attack must",
     "not-converged": "more steps, restarts or draws, until doubling them lowers nothing",
@@ -174,16 +177,19 @@ def _settles(row: Row) -> list[str]:
 def _unknown(standings: Standings, defense: str, dataset: str) -> str:
     pairs = [(row.defense.name, board.dataset.name) for board in standings.boards for row in board.rows]
     pairs += [(row.defense.name, row.dataset.name) for exam in standings.exams for row in exam.rows]
+    pairs += [(cell.defense.name, cell.dataset.name) for cell in standings.others]
     defenses, datasets = {name for name, _ in pairs}, {name for _, name in pairs}
     for kind, name, known in (("defense", defense, defenses), ("data set", dataset, datasets)):
         if name not in known:
-            near = difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.5) or sorted(known)[:5]
-            return f"no ranking record of {kind} {name!r}; did you mean {' or '.join(near) or '(there is none)'}?"
+            by_case = [other for other in sorted(known) if other.lower() == name.lower()]
+            near = by_case or difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.6)
+            hint = f"did you mean {' or '.join(near)}?" if near else "known names: python -m benchmark list"
+            return f"no record of {kind} {name!r}; {hint}"
     if is_a_control(standings, defense):
         where = sorted({exam.dataset.name for exam in standings.exams})
         return f"{defense}, a control, was not evaluated on {dataset}; exams are held on {', '.join(where)}"
     return (
-        f"{defense} was not evaluated on {dataset}; "
+        f"no protocol that ranks has attacked {defense} on {dataset} yet; "
         f"run it: python -m benchmark run --suite full --dataset {dataset} --defense {defense}"
     )
 

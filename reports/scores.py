@@ -16,6 +16,7 @@ from reports.pooling import Pooled, mean_estimates, pool_estimates
 from reports.selection import Contest
 from results.best_known import ReadSamples, best_known
 from results.budgets import within
+from results.consistency import ROUNDING
 from results.record import BudgetResult, Estimate, EvaluationRecord
 from results.sample_design import SampleDesign
 from results.sample_table import GROUP, SAMPLE_ID, WEIGHT, score_column
@@ -220,14 +221,26 @@ class ContestScores:
 
 
 def _as_table(cell: Cell, frame: pd.DataFrame) -> _Table:
+    """Returns the scores of a sample table.
+
+    Raises:
+        ValueError: The record states another mean than its table has.
+    """
     columns = {budget.label: score_column(index) for index, (budget, _) in enumerate(cell.budgets)}
-    return _Table(
+    table = _Table(
         ids=frame[SAMPLE_ID].to_numpy(),
         clean=as_scores(frame[CLEAN_COLUMN]),
         labels=frame[LABEL_COLUMN].to_numpy() if LABEL_COLUMN in frame else None,
         design=SampleDesign.of(frame),
         scores={label: as_scores(frame[column]) for label, column in columns.items()},
     )
+    stated = [("clean", cell.record.clean["clean"].value, table.clean)]
+    stated += [(b.label, result.metrics["robust"].value, table.scores[b.label]) for b, result in cell.budgets]
+    for name, said, scores in stated:
+        found = float(np.average(scores, weights=table.design.weights))
+        if abs(said - found) > ROUNDING:
+            raise ValueError(f"{name}: the record says {said:.1%}, its sample table {found:.1%}")
+    return table
 
 
 def _shared(labels: Sequence[np.ndarray | None]) -> np.ndarray | None:

@@ -30,9 +30,4 @@ def budget_index(record: EvaluationRecord, budget: Budget | Card) -> int | None:
 
 def within(inner: Budget | Card, outer: Budget | Card) -> bool:
     """Returns whether every ball of one budget lies in that of another: the same norm, and no larger eps anywhere."""
-    inner, outer = as_budget(inner), as_budget(outer)
-    if inner.norm is not outer.norm:
-        return False
-    if len(inner.values) == len(outer.values):
-        return all(small <= large for small, large in zip(inner.values, outer.values, strict=True))
-    return max(inner.values) <= min(outer.values)
+    return as_budget(outer).holds(as_budget(inner))

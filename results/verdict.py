@@ -15,6 +15,7 @@ PROBES = frozenset(
     {
         "dishonest-gradient",
         "zero-gradient",
+        "jumping-margin",
         "black-box-beats-white-box",
         "unbounded-survivors",
         "not-converged",

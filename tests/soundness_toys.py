@@ -47,6 +47,18 @@ class Scaled(nn.Module):
         return self.base(inputs) * self.factor
 
 
+class Decoy(nn.Module):
+    """Says what one model decides, in logits whose gradient is another's."""
+
+    def __init__(self, base: nn.Module, decoy: nn.Module) -> None:
+        super().__init__()
+        self.base, self.decoy = base, decoy
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        decided = self.base(inputs).argmax(1)
+        return 20 * nn.functional.one_hot(decided, 2).to(inputs.dtype) + 0.02 * self.decoy(inputs)
+
+
 class Saturating(nn.Module):
     """Logits behind a hyperbolic tangent that is flat nearly everywhere."""
 

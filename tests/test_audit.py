@@ -153,6 +153,20 @@ def test_declared_randomness_is_not(model, randomness):
     assert findings["stochastic-undeclared"].values["difference"] > 0
 
 
+def test_a_pattern_that_repeats_itself_is_no_noise():
+    """The draws of the evaluation replace those of its own generator, which begins anew in every call."""
+
+    class Patterned(nn.Module):
+        def forward(self, inputs):
+            pattern = torch.randn(inputs.shape, generator=torch.Generator().manual_seed(0))
+            return LINEAR(inputs + 0.02 * pattern)
+
+    findings = probe(Patterned(), batch=on_linear(), randomness=Randomness.SAMPLE)
+    assert red(findings) == {"stochastic-undeclared"}
+    assert "repeats itself" in findings["stochastic-undeclared"].evidence
+    assert "stochastic-undeclared" not in red(probe(Patterned(), batch=on_linear()))
+
+
 @pytest.mark.parametrize(
     ("model", "randomness"),
     [

@@ -307,7 +307,7 @@ def test_doctor_tells_what_is_here(tmp_path, capsys):
     assert main(["doctor", "--data", str(tmp_path / "data"), "--results", str(tmp_path / "records")]) == 0
     text = capsys.readouterr().out
     assert "phantom2" in text and "generated" in text
-    assert "0 records, writable" in text and "nothing is missing" in text
+    assert "0 records, writable" in text and "no package and no folder is missing" in text
     assert not (tmp_path / "records").exists()
 
 

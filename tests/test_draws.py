@@ -38,6 +38,11 @@ DRAWS = {
     "dropout2d": lambda x: F.dropout2d(torch.ones_like(x), 0.3, training=True),
     "channels-last": lambda x: torch.randn_like(x.to(memory_format=torch.channels_last)),
     "double": lambda x: torch.randn(x.shape, dtype=torch.float64),
+    "rand like whole numbers": lambda x: torch.rand_like(x.to(torch.uint8), dtype=torch.float32),
+    "randn like a mask": lambda x: torch.randn_like(x > 0, dtype=torch.float32),
+    "a mask": lambda x: torch.empty_like(x, dtype=torch.bool).bernoulli_(0.3).float(),
+    "a mask of whole numbers": lambda x: torch.empty_like(x, dtype=torch.uint8).bernoulli_(0.3).float(),
+    "normal of shapes": lambda x: torch.normal(torch.full_like(x[..., :1], 0.5), torch.full_like(x, 2.0)),
 }
 MOMENTS = {  # mean and standard deviation
     "rand_like": (0.5, 12**-0.5),
@@ -60,6 +65,11 @@ MOMENTS = {  # mean and standard deviation
     "dropout2d": (1.0, (0.3 / 0.7) ** 0.5),
     "channels-last": (0.0, 1.0),
     "double": (0.0, 1.0),
+    "rand like whole numbers": (0.5, 12**-0.5),
+    "randn like a mask": (0.0, 1.0),
+    "a mask": (0.3, 0.21**0.5),
+    "a mask of whole numbers": (0.3, 0.21**0.5),
+    "normal of shapes": (0.5, 2.0),
 }
 REFUSED = {
     "randint": lambda x: torch.randint(0, 5, x.shape),

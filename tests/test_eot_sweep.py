@@ -33,6 +33,15 @@ def test_it_follows_stand_ins_where_a_stage_hides_its_gradient():
     assert {member.backward for member in SWEEP.ensemble(hidden, linf(8 / 255))} == {"bpda"}
 
 
+def test_label_maps_are_swept_on_dice():
+    members = SWEEP.ensemble(replace(FACTS, task="segmentation"), linf(8 / 255))
+    assert [member.name for member in members[:2]] == ["apgd-320", "mim-320"]
+    assert {(member.objective, member.pooled) for member in members} == {("soft-dice", False)}
+    noisy = replace(FACTS, task="segmentation", stages=("0",), has_bare=True, has_mechanism=True, has_twin=True)
+    found = PROTOCOLS["adaptive:purifier"].ensemble(noisy, linf(8 / 255))
+    assert {member.objective for member in found} == {"soft-dice"}
+
+
 def test_it_is_made_for_stochastic_defenses_of_both_kinds():
     entry = DEFENSES["Undefended"]
     assert not SWEEP.ranks

@@ -149,9 +149,9 @@ def test_an_escalation_is_told(tmp_path):
 @pytest.mark.parametrize(
     ("names", "expected"),
     [
-        (("JPG", "breastmnist"), "no ranking record of defense 'JPG'; did you mean JPEG?"),
+        (("JPG", "breastmnist"), "no record of defense 'JPG'; did you mean JPEG?"),
         (("JPEG", "brestmnist"), "did you mean breastmnist?"),
-        (("Undefended", "other"), "JPEG was not evaluated"),
+        (("Undefended", "other"), "has attacked JPEG on other yet; run it"),
     ],
 )
 def test_unknown_pairs_are_told_with_what_to_do(tmp_path, names, expected):

@@ -15,7 +15,7 @@ from reports.cards import read_cell
 from reports.csv_export import render_csv
 from reports.explanation import explain
 from reports.exports import render_json
-from reports.leaderboard import Standings
+from reports.leaderboard import UNVERIFIED, Standings
 from reports.markdown import render_board_markdown
 from reports.pooling import mean_estimates
 from reports.rows import FEW_DRAWS
@@ -35,6 +35,7 @@ from tests.synthetic_records import (
     make_record,
     write_store,
 )
+from tests.test_verification import restated
 
 PGD_AT = make_defense("Madry2018PGDAT", claims=(make_claim(),))
 STRONG = (0.78, 0.75, 0.7, 0.5, 0.2)
@@ -173,7 +174,8 @@ def test_best_known_is_the_minimum_per_sample_over_records_of_the_same_weights(t
     lowered.loc[survivors[:10], "score_2"] = 0.0
     gained = np.flatnonzero(lowered["score_2"] == 0)[-5:]
     lowered.loc[gained, "score_2"] = 1.0
-    row = row_of(board_at(standings_of(tmp_path, own, replace(other, samples=lowered))), "Madry2018PGDAT")
+    other = replace(other, record=restated(other.record, lowered), samples=lowered)
+    row = row_of(board_at(standings_of(tmp_path, own, other)), "Madry2018PGDAT")
     expected = np.minimum(own.samples["score_2"], lowered["score_2"]).mean()
     assert row.best_known.value == pytest.approx(expected)
     assert row.standing is row.best_known
@@ -183,6 +185,16 @@ def test_best_known_is_the_minimum_per_sample_over_records_of_the_same_weights(t
     lost = (np.minimum(own.samples["score_2"], lowered["score_2"])[right] < 0.5).mean()
     assert row.attack_success_rate.value == pytest.approx(lost)  # of the score that ranks
     assert row.drop == pytest.approx(row.clean.value - row.best_known.value)
+
+
+def test_a_number_that_its_own_sample_table_refutes_is_not_ranked(tmp_path):
+    made = make_record(defense=PGD_AT, robust=STRONG)
+    lie = {"robust": replace(made.record.budgets[0].metrics["robust"], value=0.95)}
+    budgets = [replace(result, metrics=result.metrics | lie) for result in made.record.budgets]
+    forged = replace(made, record=replace(made.record, budgets=tuple(budgets)))
+    row = row_of(board_at(standings_of(tmp_path, forged)), "Madry2018PGDAT")
+    assert row.status == UNVERIFIED
+    assert row.rank is None
 
 
 def test_a_purifier_is_verified_once_its_adaptive_protocol_attacked_all_samples_without_an_error(tmp_path):

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from attacks.bpda import straight_through
 from attacks.keyed_noise import KeyedNoise
 from defenses.build import build_untrained
 from defenses.noise import attention_noise, uman, weight_noise
@@ -96,6 +97,21 @@ def test_the_stand_in_is_the_mean_over_the_noise_and_never_flat(make, channels):
     assert twin.mean().item() == pytest.approx(mean.mean().item(), rel=0.02)
     slope = torch.autograd.grad(twin.sum(), inputs)[0]
     assert (slope.abs() > 1e-3).all()
+
+
+def test_straight_through_a_shut_gate_still_has_a_gradient(fixed_draws):
+    gate, inputs = set_all(NUMAN(1, sigma=1.0), 0.0), torch.full((1, 1, 2, 2), 0.8, requires_grad=True)
+
+    def slope() -> torch.Tensor:
+        fixed_draws(-3.0, 0.0)  # the first gate is shut, the second lets 0.4 through
+        gated = gate(inputs)
+        assert gated.eq(0).all()
+        return torch.autograd.grad(gated.sum(), inputs)[0]
+
+    assert slope().eq(0).all()
+    with straight_through(nn.Sequential(gate)):
+        assert torch.allclose(slope(), torch.full_like(inputs, 0.8 * 0.5 * 0.4))  # x s b
+    assert slope().eq(0).all()
 
 
 def test_negative_features_shut_the_gates_of_luman(fixed_draws):

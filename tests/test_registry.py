@@ -143,6 +143,7 @@ def test_cards_survive_json(entry):
         (ENTRY, {"recipe": None}, "recipe, a base or checkpoints"),
         (PROTOCOL, {"budgets": ()}, "at least one budget"),
         (PROTOCOL, {"budgets": (linf(4 / 255), linf(1 / 255))}, "budgets must ascend"),
+        (PROTOCOL, {"budgets": (linf((0.1, 0.0)), linf((0.0, 0.12)))}, "each budget must hold the one before it"),
         (PROTOCOL, {"threat_model": ThreatModel(norm=Norm.L2)}, "budgets are in L2, got Linf"),
         (PROTOCOL, {"threat_model": ThreatModel(kind=ThreatKind.CLEAN)}, "clean protocol has no budgets"),
     ],

@@ -20,6 +20,7 @@ from tests.soundness_toys import (
     MARGIN,
     QUERIES,
     SHAPE,
+    Decoy,
     RippledInOne,
     Rounded,
     Saturating,
@@ -114,6 +115,7 @@ BROKEN = {
         {"not-converged"},
     ),
     "saturating": (Saturating(LINEAR), {}, {"zero-gradient", "unbounded-survivors"}),
+    "decoy": (Decoy(LINEAR, linear(2, shape=SHAPE, seed=7)), {}, {"jumping-margin"}),
 }
 
 
@@ -150,6 +152,17 @@ def test_a_twin_breaks_what_has_no_stage():
     assert found.escalation.strongest.name == "twin"
     assert found.red == set(), {flag: found.findings[flag].evidence for flag in found.red}
     assert found.robust <= TRUTH + 0.03
+
+
+@pytest.mark.slow
+def test_transfer_is_compared_where_scores_are_means_over_noise():
+    options, aim = {"steps": 20}, {"objective": "margin", "source": "twin"}
+    transfer = Member(name="transfer", attack="attacks.apgd:APGD", options=options, **aim)
+    model, twin = NoisyInput(LINEAR, 0.02, 0.02), flat_linear()
+    noisy = {"twin": twin, "randomness": Randomness.SAMPLE, "members": (MARGIN, transfer, QUERIES)}
+    found = examined(model, LINEAR, n=8, **noisy)
+    assert found.findings["black-box-beats-white-box"].evidence.startswith("transfer, ")
+    assert "black-box-beats-white-box" not in found.red
 
 
 def test_what_escalation_found_reaches_larger_budgets(rounded):

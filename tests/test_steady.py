@@ -1,5 +1,8 @@
 """Short batches are filled up to where a row's outputs stop depending on how many are computed together."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -7,7 +10,7 @@ from torch import nn
 from attacks.steady import fewest_steady_rows
 from attacks.victim import ModelVictim
 from datasets.tasks.classification import Classification
-from registry import Randomness
+from registry import ROOT, Randomness
 from tests.toys import BatchDependent, NoisyInput, batch_for, images, linear
 
 
@@ -20,6 +23,18 @@ class SizeDependent(nn.Module):
 
     def forward(self, inputs):
         return self.base(inputs) * (1 + 1e-6 * (len(inputs) >= self.at))
+
+
+class PlaceDependent(nn.Module):
+    """Rounds odd rows of small batches otherwise, as a blocked kernel may."""
+
+    def __init__(self, base, below):
+        super().__init__()
+        self.base, self.below = base, below
+
+    def forward(self, inputs):
+        odd = (torch.arange(len(inputs)) % 2) * (len(inputs) < self.below)
+        return self.base(inputs) * (1 + 1e-6 * odd)[:, None]
 
 
 class Elementwise(nn.Module):
@@ -44,6 +59,28 @@ def test_rows_that_depend_on_nothing_but_themselves_are_steady():
 @pytest.mark.parametrize(("at", "fewest"), [(3, 4), (4, 4), (8, 8), (9, 16), (16, 16)])
 def test_short_batches_are_filled_up_to_where_the_kernel_changes(at, fewest):
     assert fewest_steady_rows(victim(SizeDependent(Elementwise(), at)), BATCH) == fewest
+
+
+@pytest.mark.parametrize(("below", "fewest"), [(4, 4), (8, 8), (17, 16)])
+def test_short_batches_are_filled_up_to_where_a_place_no_longer_matters(below, fewest, caplog):
+    assert fewest_steady_rows(victim(PlaceDependent(Elementwise(), below)), BATCH) == fewest
+    assert ("place in its batch" in caplog.text) == (below > 16)
+
+
+def test_a_row_of_a_small_linear_layer_does_not_depend_on_its_place():
+    """MKL's fast kernels do on CPUs with AVX-512; `attacks` asks for its strict ones before the first product."""
+    code = (
+        "import attacks, torch; torch.manual_seed(0); bad = 0\n"
+        "for inputs in (32, 64, 128):\n"
+        "    for outputs in (1, 2, 3):\n"
+        "        layer = torch.nn.Linear(inputs, outputs)\n"
+        "        for rows in range(2, 16):\n"
+        "            found = layer(torch.rand(1, inputs).repeat(rows, 1))\n"
+        "            bad += bool((found != found[:1]).any())\n"
+        "print(bad)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "0"
 
 
 def test_dependence_on_neighbours_is_seen():

@@ -306,8 +306,10 @@ def test_what_is_absent_is_skipped_with_its_reason(store, capsys):
     assert (
         found.ending is Ending.SKIPPED and "no current weights of TinyLinear on phantom2 for seed 0 here" in found.text
     )
-    assert main(["verify", "phantom2/*", "--results", str(store.folder), "--device", "cpu"]) == 0
-    assert "0 failed, 1 skipped" in capsys.readouterr().out
+    assert main(["verify", "phantom2/*", "--results", str(store.folder), "--device", "cpu"]) == 1
+    said = capsys.readouterr()
+    assert "0 failed, 1 skipped" in said.out
+    assert "nothing could be verified" in said.err
 
 
 def test_an_older_record_is_checked_against_its_table_and_skipped(store):

@@ -5,9 +5,12 @@ import torch
 from torch import nn
 
 from attacks.bpda import stand_ins
+from attacks.keyed_noise import KeyedNoise
 from attacks.objectives import objective_for
+from attacks.prepare import prepare
 from attacks.victim import Access, Draws, ModelVictim, Spent
 from datasets.tasks.classification import Classification, MultiLabelClassification
+from defenses.noise.attention_noise import NUMAN
 from registry import AttackProtocol, Randomness, ThreatKind, ThreatModel
 from tests.toy_tasks import Detection, Detector, detection_batch
 from tests.toys import (
@@ -214,6 +217,19 @@ class Darken(nn.Module):
 def test_bpda_keeps_the_outputs_bits_where_the_stand_in_is_far_off():
     batch, model = batch_for(linear(3), images(200)), nn.Sequential(Darken(), linear(3))
     assert torch.equal(ask(victim(model), batch, backward="bpda").objective, ask(victim(model), batch).objective)
+
+
+def test_straight_through_reaches_the_gates_of_a_prepared_copy():
+    base = linear(3, shape=(1, 8, 8))
+    batch = batch_for(base, images(21, shape=(1, 8, 8)))
+    model = nn.Sequential(NUMAN(1), base).eval().requires_grad_(False)
+    fast = prepare(model, batch.inputs, drawing=lambda: KeyedNoise(batch.sample_ids))
+    assert fast is not None
+    for searched in (model, fast):
+        target, asked = victim(searched, Randomness.SAMPLE), {"draws": draws(batch, count=4)}
+        plain, straight = (ask(target, batch, backward=name, **asked) for name in ("true", "straight"))
+        assert torch.equal(plain.objective, straight.objective)
+        assert straight.gradient.abs().mean() > 1.5 * plain.gradient.abs().mean()
 
 
 def test_stand_ins_leave_no_trace():

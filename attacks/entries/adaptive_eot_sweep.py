@@ -9,7 +9,7 @@ SWEEP = ((20, 16), (50, 32), (100, 64))
 
 def sweep_members(facts: CellFacts, budget: Budget) -> tuple[Member, ...]:
     """Returns attacks of ascending numbers of draws, two of each: APGD on the mean margin of the draws, and momentum
-    steps on the cross-entropy of their mean probability.
+    steps on the cross-entropy of their mean probability; of label maps both on the mean soft Dice.
 
     A member's `robust_after` is cumulative: it is the mean worst score over all members up to this one, on the draws
     that select candidates, and each member begins at the worst candidates of those before it. Along the members it is
@@ -17,14 +17,18 @@ def sweep_members(facts: CellFacts, budget: Budget) -> tuple[Member, ...]:
     end the number is an upper bound. How noisy one gradient is - the cosine between two independent ones, with the
     draws behind each - stands in the record of the ranking protocol, as the values of its note `noisy-gradient`.
     """
+    labelled = facts.task == "classification"
+    aims = [{"objective": "margin"}, {"pooled": True}] if labelled else [{"objective": "soft-dice"}] * 2
     backward = "bpda" if facts.hidden_stages else "true"  # behind a stage without gradient no number of draws helps
     members = []
     for steps, draws in SWEEP:
         effort = {"steps": steps, "eot_samples": draws}
         momentum, total = effort | {"step_size": 0.1, "decay": 0.9}, steps * draws
         members += [
-            Member(name=f"apgd-{total}", attack=APGD, options=effort, objective="margin", backward=backward),
-            Member(name=f"mim-pooled-{total}", attack=MIM, options=momentum, pooled=True, backward=backward),
+            Member(name=f"apgd-{total}", attack=APGD, options=effort, backward=backward, **aims[0]),
+            Member(
+                name=f"mim-{'pooled-' * labelled}{total}", attack=MIM, options=momentum, backward=backward, **aims[1]
+            ),
         ]
     return tuple(members)
 
@@ -36,7 +40,7 @@ PROTOCOLS.add(
         "cumulative, and an upper bound while they still fall",
         threat_model=ThreatModel(),
         budgets=(linf(4 / 255), linf(8 / 255)),
-        tasks=("classification",),
+        tasks=("classification", "segmentation"),
         members=sweep_members,
         randomness=frozenset({Randomness.SAMPLE, Randomness.MODEL}),
         reference=Paper(

@@ -107,13 +107,16 @@ def _declared_randomness(victim: ModelVictim, where: tuple[Batch, ...]) -> Findi
             first, second = flattened(model_outputs(model, batch)), flattened(model_outputs(model, batch))
             difference = max(difference, float(distance(first, second).max()))
     declared = victim.randomness is not Randomness.NONE
+    silent = declared and difference == 0 and not says_the_same(victim, where[0])
     absent = declared and _draws_agree(victim, where)
     text = f"repeated predictions differ by {difference:.3g}; randomness is declared as {victim.randomness}"
     if absent:
         text += f", yet {DRAWS} draws give the same outputs bit for bit, where none must be declared"
+    elif silent:
+        text += ": the model repeats itself, though the evaluation's draws differ, where none must be declared"
     return Finding(
         name="stochastic-undeclared",
-        red=absent or (difference > 0 and not declared),
+        red=absent or silent or (difference > 0 and not declared),
         evidence=text,
         values={"difference": difference} | ({"draws_agree": float(absent)} if declared else {}),
     )

@@ -17,7 +17,7 @@ from attacks.engine import BudgetOutcome
 from attacks.soundness.finding import Finding
 from attacks.soundness.fresh import Cell, FreshRun, knowledge_of, run_fresh
 from attacks.soundness.views import View
-from registry import Budget, CellFacts, Knowledge, Member, Randomness
+from registry import Budget, CellFacts, Knowledge, Member, Need, Randomness
 
 RESTARTS, STEPS = 5, 40
 """Fresh gradient restarts behind each comparison, and the steps of each."""
@@ -27,6 +27,8 @@ LEVEL = 0.01
 """Largest p-value of a red comparison."""
 QUERIES = 200
 """Most queries of the black-box attack from scratch, where scores are graded or of noise."""
+ELSEWHERE = (Need.TWIN, Need.BARE, Need.MECHANISM)
+"""Whose gradients an attack may follow that does not see the judged one; a frozen draw has its own."""
 CLEARLY, BEYOND_NOISE = 0.01, 0.2
 """By how much a score must be lower than another to count as the worse one: graded, and as a mean over 100 draws, whose
 difference has a standard deviation of 0.07 at most."""
@@ -140,7 +142,7 @@ class Comparisons:
         """
         searched = [m.member for m in main.members if "queries" in m.member.options and m.member.source == "victim"]
         if self._gap is not None and searched:
-            return self._black_box_from_scratch(searched[0])
+            return self._black_box_from_scratch(searched[0], main)
         names = black_boxes((m.member for m in main.members), self._view.source)
         rows = self._rows.tolist()
         fail_below = self._view.access.victim.task.fail_below
@@ -152,11 +154,18 @@ class Comparisons:
         text = f"{who} broke what {self.said} did not"
         return result.finding("black-box-beats-white-box", text, self.fresh.errors)
 
-    def _black_box_from_scratch(self, member: Member) -> Finding:
-        """Compares a score-based member, begun at the originals with few queries, with the fresh restarts."""
-        queries = min(QUERIES, int(member.options["queries"]))
-        run = self._run((replace(member, options={**member.options, "queries": queries}),), self._rows, 7)
-        text = f"{queries} queries of {member.name} lowered clearly what {self.said} did not"
+    def _black_box_from_scratch(self, searched: Member, main: BudgetOutcome) -> Finding:
+        """Compares what follows other models and a score-based member of few queries, all begun at the originals, with
+        the fresh restarts.
+        """
+        queries = min(QUERIES, int(searched.options["queries"]))
+        others = [
+            m.member for m in main.members if m.member.source in ELSEWHERE and m.member.source != self._view.source
+        ]
+        few = replace(searched, options={**searched.options, "queries": queries})
+        run = self._run((*others, few), self._rows, 7)
+        who = "".join(f"{member.name}, " for member in others)
+        text = f"{who}{queries} queries of {searched.name} lowered clearly what {self.said} did not"
         return self._compare(run, self.fresh).finding("black-box-beats-white-box", text, run.errors)
 
     def noise_beats_gradient(self) -> Finding:

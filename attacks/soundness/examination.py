@@ -23,9 +23,10 @@ from attacks.soundness.escalation import Escalation, Escalator
 from attacks.soundness.finding import Finding
 from attacks.soundness.fresh import Cell, audit_rows
 from attacks.soundness.gradient_probe import gradient_findings
+from attacks.soundness.jump import jump_finding
 from attacks.soundness.ledger import PROBES, Ledger
 from attacks.soundness.views import View, first_view, objectives_of, private
-from attacks.victim import Access
+from attacks.victim import Access, ModelVictim
 from datasets.batch import Batch
 from registry import AttackProtocol, CellFacts, Norm, linf
 
@@ -122,6 +123,7 @@ class _Examination:
             backward="true" if self._comparable else view.backward,  # where nothing is escalated: what attacks followed
             untouched=self._untouched,
         )
+        found += self._jump(self._access.victim)
         if not self._comparable:
             return self._outcome, found + self._notes(main.scores), None
         found += self._probe(view, main, salt=0)
@@ -168,10 +170,18 @@ class _Examination:
             self._ledger.take(places, run, PROBES)
         return tuple(finding for finding in findings if finding is not None)
 
+    def _jump(self, source: ModelVictim) -> tuple[Finding, ...]:
+        """Returns whether a margin jumps where the answer turns wrong; of one label for each image."""
+        facts = self._cell.facts
+        if facts.task != "classification" or facts.multi_label:
+            return ()
+        return (jump_finding(self._access.victim, self._cell.batch, self._rows, self._clean_outputs, source),)
+
     def _gradient(self, view: View) -> tuple[Finding, ...]:
-        """Returns whether the gradient of a view vanishes and delivers."""
+        """Returns whether the gradient of a view vanishes and delivers, and whether its margin jumps."""
         judge = view.access.victim if view.transfers else None
-        return tuple(
+        jump = () if view.transfers else self._jump(view.gradient_of)
+        return jump + tuple(
             gradient_findings(
                 view.gradient_of,
                 self._cell.batch.take(self._rows),

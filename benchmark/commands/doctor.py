@@ -41,7 +41,7 @@ def execute(args: argparse.Namespace) -> int:
         problems.append(f"entry file {broken.file} is left out: {broken.error}")
     print(_data(args.data))
     print(_results(args.results, problems))
-    print("\n" + ("\n".join(f"missing: {text}" for text in problems) if problems else "nothing is missing"))
+    print("\n" + ("\n".join(f"missing: {text}" for text in problems) or "no package and no folder is missing"))
     return 1 if problems else 0
 
 

@@ -108,6 +108,9 @@ def execute(args: argparse.Namespace) -> int:
         )
         return INTERRUPTED
     print(_summary(plan, run.outcome, args))
+    if not plan.evaluations and plan.skips:
+        print("nothing could be evaluated: all that was asked for is skipped, see above", file=sys.stderr)
+        return 1
     return run.outcome.exit_code
 
 

@@ -30,6 +30,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Prints a line for each record; 1 where one does not hold."""
+    import sys
     import time
 
     from benchmark.data_folder import data_root
@@ -55,6 +56,9 @@ def execute(args: argparse.Namespace) -> int:
         f"{len(keys)} records: {counts[Ending.VERIFIED]} verified, {counts[Ending.FAILED]} failed, "
         f"{counts[Ending.SKIPPED]} skipped, in {time.monotonic() - started:.1f} s"
     )
+    if keys and not counts[Ending.VERIFIED] and not counts[Ending.FAILED]:
+        print("nothing could be verified: every record was skipped, see above", file=sys.stderr)
+        return 1
     return 1 if counts[Ending.FAILED] else 0
 
 

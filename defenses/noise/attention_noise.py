@@ -68,6 +68,8 @@ class _NoisyGate(nn.Module):
     differentiable = True
     learned = False
     """Whether the scales of the noise are learned, and the gates' product cubed."""
+    straight = False
+    """Whether clipping passes gradients on as if it did nothing; attackers switch it, see `attacks.bpda`."""
 
     def __init__(self, channels: int, sigma: float) -> None:
         super().__init__()
@@ -93,8 +95,8 @@ class _NoisyGate(nn.Module):
 
     def _gated(self, inputs: Tensor, noise: tuple[Tensor, Tensor] | None, *, shared: bool = False) -> Tensor:
         weights, omegas = (self.spatial.weights(inputs), self.channel.weights(inputs)), self._omegas()
-        gate = gate_for(inputs, omegas)
-        return gate(inputs, *weights, noise, omegas, sigma=self.sigma, learned=self.learned, shared=shared)
+        options = {"sigma": self.sigma, "learned": self.learned, "shared": shared, "straight": self.straight}
+        return gate_for(inputs, omegas)(inputs, *weights, noise, omegas, **options)
 
     def extra_repr(self) -> str:
         return f"sigma={self.sigma}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import logging
 from collections.abc import Callable
 from functools import cache
@@ -22,7 +23,8 @@ ROUNDING = 1e-5
 of inputs and gradients of about 1."""
 
 Gate = Callable[..., Tensor]
-"""`gate(inputs, spatial, channel, noise, omegas, sigma=..., learned=..., shared=...)`, as `gate_by_passes`."""
+"""`gate(inputs, spatial, channel, noise, omegas, sigma=..., learned=..., shared=..., straight=...)`, as
+`gate_by_passes`."""
 
 
 def gate_by_passes(
@@ -35,6 +37,7 @@ def gate_by_passes(
     sigma: float,
     learned: bool,
     shared: bool = False,
+    straight: bool = False,
 ) -> Tensor:
     """Returns gated features: y = x * clip(x s + m1) * clip(x c + m2), clipped to [0, 1], with noise m.
 
@@ -48,25 +51,43 @@ def gate_by_passes(
         learned: Whether m is omega (n + n^2) and the gates' product is cubed, as in LUMAN; else m is n, as in NUMAN.
         shared: Whether `noise` holds, once for each gate, numbers (K,) over which the openings of all places are
             averaged, each gate's on its own.
+        straight: Whether clipping passes gradients on as if it did nothing.
     """
+    clip = _Straight.apply if straight else _clipped
     gates = inputs * spatial, inputs * channel[:, :, None, None]
     if noise is None:
-        openings = [gate.clamp(0, 1) for gate in gates]
+        openings = [clip(gate) for gate in gates]
     elif shared:
         openings = [
-            sum(_opened(gate, n, omega, sigma, learned) ** (3 if learned else 1) for n in numbers) / len(numbers)
+            sum(clip(_noisy(gate, n, omega, sigma, learned)) ** (3 if learned else 1) for n in numbers) / len(numbers)
             for gate, numbers, omega in zip(gates, noise, omegas, strict=True)
         ]
     else:
-        openings = [_opened(*parts, sigma, learned) for parts in zip(gates, noise, omegas, strict=True)]
+        openings = [clip(_noisy(*parts, sigma, learned)) for parts in zip(gates, noise, omegas, strict=True)]
     if learned and not shared:
         return inputs * (openings[0] * openings[1]) ** 3
     return inputs * openings[0] * openings[1]
 
 
-def _opened(gate: Tensor, numbers: Tensor, omega: Tensor, sigma: float, learned: bool) -> Tensor:
+def _noisy(gate: Tensor, numbers: Tensor, omega: Tensor, sigma: float, learned: bool) -> Tensor:
     noise = sigma * numbers
-    return (gate + (omega * (noise + noise.square()) if learned else noise)).clamp(0, 1)
+    return gate + (omega * (noise + noise.square()) if learned else noise)
+
+
+def _clipped(values: Tensor) -> Tensor:
+    return values.clamp(0, 1)
+
+
+class _Straight(torch.autograd.Function):
+    """Clips to [0, 1], and passes gradients on as they come."""
+
+    @staticmethod
+    def forward(ctx, values: Tensor) -> Tensor:
+        return values.clamp(0, 1)
+
+    @staticmethod
+    def backward(ctx, above: Tensor) -> Tensor:
+        return above
 
 
 def gate_for(inputs: Tensor, omegas: tuple[Tensor, Tensor]) -> Gate:
@@ -99,7 +120,7 @@ def tried(kernel: Gate, device: torch.device) -> Gate | None:
         device: Where to try it.
     """
     try:
-        gaps = [_gap(kernel, device, learned, shared) for learned in (False, True) for shared in (False, True)]
+        gaps = [_gap(kernel, device, *kind) for kind in itertools.product((False, True), repeat=3)]
     except Exception as error:
         _logger.warning("gates open without Triton's kernel, more slowly: %s", error)
         return None
@@ -109,7 +130,7 @@ def tried(kernel: Gate, device: torch.device) -> Gate | None:
     return None
 
 
-def _gap(kernel: Gate, device: torch.device, learned: bool, shared: bool) -> float:
+def _gap(kernel: Gate, device: torch.device, learned: bool, shared: bool, straight: bool) -> float:
     """Returns the largest difference of features, and of a tenth of gradients, from those of torch's passes."""
     generator = torch.Generator().manual_seed(3)
 
@@ -123,7 +144,7 @@ def _gap(kernel: Gate, device: torch.device, learned: bool, shared: bool) -> flo
     for gate in (kernel, gate_by_passes):
         leaves = [tensor.detach().clone().requires_grad_() for tensor in (inputs, spatial, channel)]
         with torch.enable_grad():
-            gated = gate(*leaves, noise, omegas, sigma=0.8, learned=learned, shared=shared)
+            gated = gate(*leaves, noise, omegas, sigma=0.8, learned=learned, shared=shared, straight=straight)
             found.append((gated.detach(), *torch.autograd.grad(gated, leaves, above)))
     gaps = [float((one - other).abs().max()) for one, other in zip(*found, strict=True)]
     return max(gaps[0], 0.1 * max(gaps[1:]))
