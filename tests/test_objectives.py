@@ -113,9 +113,12 @@ def test_the_best_target_is_the_margin():
 def test_several_labels():
     logits, task = torch.tensor([[2.0, -1.0, 0.5], [2.0, -1.0, 0.5]]), MultiLabelClassification(3)
     batch = labelled(torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 1.0]]))
-    shares = [sum(1 / (1 + math.exp(-z)) for z in row) / 3 for row in ((-2, -1, -0.5), (2, 1, -0.5))]
-    assert value("margin", logits, batch, task).tolist() == pytest.approx(shares)
-    assert value("margin", 1e4 * logits, batch, task).tolist() == pytest.approx([0, 2 / 3])  # labels that are wrong
+    unit = 0.3 * 3.5 / 3  # the temperature at the first step, times the mean absolute logit
+    shares = [sum(1 / (1 + math.exp(-z / unit)) for z in row) / 3 for row in ((-2, -1, -0.5), (2, 1, -0.5))]
+    for scale in (1e-4, 1, 1e4):  # which changes no answer
+        assert value("margin", scale * logits, batch, task).tolist() == pytest.approx(shares)
+    sharp = objective_for(task, "margin")(logits, batch, torch.ones(2)).tolist()
+    assert sharp == pytest.approx([0, 2 / 3], abs=1e-4)  # the labels that are wrong
     losses = [[math.log1p(math.exp(-z)) for z in row] for row in ((2, 1, 0.5), (-2, -1, 0.5))]
     assert value("cross-entropy", logits, batch, task).tolist() == pytest.approx([sum(r) / 3 for r in losses], rel=1e-5)
 
@@ -149,12 +152,24 @@ def test_gradients_by_finite_differences(name, k):
     assert torch.autograd.gradcheck(lambda z: objective(z, batch, None), logits.requires_grad_())
 
 
-@pytest.mark.parametrize("name", ("margin", "cross-entropy"))
-def test_gradients_of_several_labels(name):
+def test_gradients_of_several_labels():
     logits = random_case(3, n=4)[0].requires_grad_()
     batch = labelled(torch.tensor([[1.0, 0, 0], [0, 0, 0], [1, 1, 1], [0, 1, 1]], dtype=torch.float64))
-    objective = objective_for(MultiLabelClassification(3), name)
+    objective = objective_for(MultiLabelClassification(3), "cross-entropy")
     assert torch.autograd.gradcheck(lambda z: objective(z, batch, None), logits)
+
+
+@pytest.mark.parametrize("scale", [0.1, 10.0])
+def test_logit_scale_changes_no_attack_on_several_labels(scale):
+    logits = random_case(3, n=4)[0]
+    batch = labelled(torch.tensor([[1.0, 0, 0], [0, 0, 0], [1, 1, 1], [0, 1, 1]], dtype=torch.float64))
+    objective = objective_for(MultiLabelClassification(3), "margin")
+
+    def direction(factor: float) -> torch.Tensor:
+        leaf = logits.clone().requires_grad_()
+        return torch.autograd.grad(objective(factor * leaf, batch, torch.full((4,), 0.5)).sum(), leaf)[0]
+
+    assert torch.allclose(direction(scale), direction(1.0))
 
 
 def masks(n=4, k=3, seed=2):

@@ -23,12 +23,17 @@ class CrossEntropy:
         return self._task.training_loss(logits, batch)
 
 
+TEMPERATURES = (0.3, 0.03)
+"""Of the smooth share of wrong labels, at the first step and at the last."""
+
+
 class Margin:
     """Largest wrong logit minus the true one; over 0 the prediction is wrong. Exists from 2 classes on.
 
     Multi-label: the mean over labels of the sigmoid of the logit's distance on the wrong side, a smooth share of wrong
     labels, each with its weight in the score. The mean distance itself has no bound, and an attack would spend eps on
-    labels that are wrong already.
+    labels that are wrong already. Distances are in units of the sample's mean absolute logit times a temperature that
+    falls along the steps: the scale of the logits, which changes no answer, changes no attack.
     Source: Carlini & Wagner 2017, arXiv:1608.04644, section V-B, f6.
     """
 
@@ -38,7 +43,9 @@ class Margin:
     def __call__(self, logits: Tensor, batch: Batch, progress: Tensor) -> Tensor:
         """Returns (N,) from logits (N, classes)."""
         if self._multi_label:
-            return weighted_share((logits * (1 - 2 * batch.targets["labels"])).sigmoid(), batch)
+            falling = TEMPERATURES[0] * (TEMPERATURES[1] / TEMPERATURES[0]) ** progress.to(logits.dtype)
+            unit = (falling * logits.detach().abs().mean(1)).clamp(min=torch.finfo(logits.dtype).tiny)[:, None]
+            return weighted_share((logits / unit * (1 - 2 * batch.targets["labels"])).sigmoid(), batch)
         label = batch.targets["label"][:, None]
         true = logits.gather(1, label)[:, 0]
         return logits.scatter(1, label, -torch.inf).amax(1) - true

@@ -25,7 +25,7 @@ DEFENSES.add(
         ),
         revision=2,
         departures="The weight of the penalty is 1, on BreastMNIST 0.1, outside the published range of 10 to 1000: "
-        "with 1, 100 epochs on BreastMNIST end next to the majority class (95 % of the clean test images are given it). "
+        "with 1, 100 epochs on BreastMNIST end next to the majority class (95 % of clean test images are given it). "
         "Units do not explain it: images are in [0, 1], squares are summed over an image, and samples are averaged. "
         "AdamW with a one-cycle schedule; batch normalisation, through which the gradient of a sample depends a little "
         "on its batch; the epoch is selected under PGD-10 of 4/255 on validation images.",
