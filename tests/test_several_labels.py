@@ -106,7 +106,7 @@ def test_attacks_ascend_what_is_scored():
     for label in (0, 1):
         logits = right.clone()
         logits[0, label] = wrong[0, label]
-        values[label] = float(margin(logits, batch, torch.zeros(1)))
+        values[label] = float(margin(logits, batch, torch.ones(1)))  # the last step is the sharpest
         score = MultiLabelClassification(4).score({"predictions": (logits > 0).float()}, batch)
         assert values[label] == pytest.approx(1 - float(score), abs=1e-6)
     assert values[1] > 3 * values[0]

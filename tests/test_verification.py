@@ -18,7 +18,7 @@ from benchmark.weights import checkpoints_folder
 from registry import load_entries
 from results.adversarials import Adversarials
 from results.consistency import table_problems
-from results.record import BudgetResult, EvaluationRecord, RecordStatus
+from results.record import SCHEMA, BudgetResult, EvaluationRecord, RecordStatus
 from results.serialize import to_json
 from results.statistics import attack_success_rate, mean_estimate
 from results.store import RecordStore
@@ -316,7 +316,9 @@ def test_an_older_record_is_checked_against_its_table_and_skipped(store):
     record = the_record(store)
     store.write(replace(record, adversarials=None))
     path = store.path_of(record.key)
-    path.write_text(path.read_text().replace('"schema": 2', '"schema": 1').replace('"adversarials": null,\n', ""))
+    path.write_text(
+        path.read_text().replace(f'"schema": {SCHEMA}', '"schema": 1').replace('"adversarials": null,\n', "")
+    )
     found = check(store)
     assert found.ending is Ending.SKIPPED and "before adversarials were kept" in found.text
 

