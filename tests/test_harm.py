@@ -16,6 +16,7 @@ from reports.site import render_site
 from reports.standings import build_standings
 from results.recalls import balanced_mean, mean_of_shares
 from results.statistics import proportion
+from tests.restated import restated
 from tests.synthetic_records import RED, make_dataset, make_defense, make_protocol, make_record, write_store
 
 BOARD = "boards/breastmnist-linf-4-255.html"
@@ -42,7 +43,8 @@ def lowered(made):
     table = replay.samples.copy()
     survivors = np.flatnonzero((table["score_2"] == 1) & (table["clean_label"] == 0))
     table.loc[survivors[:20], "score_2"] = 0.0
-    return replace(replay, samples=table), np.minimum(made.samples["score_2"], table["score_2"])
+    replay = replace(replay, record=restated(replay.record, table), samples=table)
+    return replay, np.minimum(made.samples["score_2"], table["score_2"])
 
 
 def test_recalls_confusions_and_balanced_accuracy_are_of_the_same_inputs_as_the_success_rate(tmp_path):
@@ -75,7 +77,8 @@ def test_of_a_randomised_defense_they_are_of_single_draws_like_its_score(tmp_pat
     made = make_record(defense=make_defense("Noisy", randomness=Randomness.SAMPLE), robust=STRONG)
     table = made.samples.copy()
     table["score_2"] *= np.linspace(0.5, 1, len(table))
-    found = row_of(standings_of(tmp_path, replace(made, samples=table)), "Noisy").balanced.attacked.estimate
+    made = replace(made, record=restated(made.record, table), samples=table)
+    found = row_of(standings_of(tmp_path, made), "Noisy").balanced.attacked.estimate
     labels = table["clean_label"].to_numpy()
     expected = balanced_mean(table["score_2"].to_numpy(), np.stack([labels == 0, labels == 1]))
     assert (found.value, found.low, found.high) == pytest.approx((expected.value, expected.low, expected.high))

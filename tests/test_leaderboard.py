@@ -25,6 +25,7 @@ from reports.standings import build_standings
 from results.record import Estimate
 from results.sample_design import SampleDesign
 from results.statistics import mean_estimate, united
+from tests.restated import restated
 from tests.synthetic_records import (
     RED,
     make_claim,
@@ -35,7 +36,6 @@ from tests.synthetic_records import (
     make_record,
     write_store,
 )
-from tests.test_verification import restated
 
 PGD_AT = make_defense("Madry2018PGDAT", claims=(make_claim(),))
 STRONG = (0.78, 0.75, 0.7, 0.5, 0.2)

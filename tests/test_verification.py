@@ -18,11 +18,12 @@ from benchmark.weights import checkpoints_folder
 from registry import load_entries
 from results.adversarials import Adversarials
 from results.consistency import table_problems
-from results.record import SCHEMA, BudgetResult, EvaluationRecord, RecordStatus
+from results.record import SCHEMA, EvaluationRecord, RecordStatus
 from results.serialize import to_json
-from results.statistics import attack_success_rate, mean_estimate
+from results.statistics import mean_estimate
 from results.store import RecordStore
 from tests import tiny_board
+from tests.restated import restated
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -57,24 +58,6 @@ def forge(store: RecordStore, change: Callable[[EvaluationRecord, pd.DataFrame, 
     record = the_record(store)
     store.write(*change(record, store.samples(record), store.adversarials(record)))
     return check(store)
-
-
-def restated(record: EvaluationRecord, table: pd.DataFrame) -> EvaluationRecord:
-    """Returns the record with the numbers that a sample table gives."""
-
-    def budget(index: int, result: BudgetResult) -> BudgetResult:
-        scores, labels = table[f"score_{index}"], table["clean_label"]
-        recall = {
-            name: mean_estimate(scores[labels == place], True)
-            for place, name in enumerate(record.dataset["class_names"])
-            if (labels == place).any()
-        }
-        success = attack_success_rate(table["clean_score"], scores, 0.5)
-        metrics = result.metrics | {"robust": mean_estimate(scores, True), "attack_success_rate": success}
-        return replace(result, metrics=metrics, class_recall=recall)
-
-    clean = record.clean | {"clean": mean_estimate(table["clean_score"], True)}
-    return replace(record, clean=clean, budgets=tuple(budget(*item) for item in enumerate(record.budgets)))
 
 
 def test_a_sound_board_holds(store, capsys):
