@@ -6,7 +6,6 @@ Steele, Lea, Flood 2014, doi 10.1145/2660193.2660195; Box-Muller for normal numb
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import math
 from collections.abc import Callable, Sequence
@@ -15,6 +14,8 @@ from functools import cache
 
 import torch
 from torch import Tensor
+
+from attacks.hardware import triton_kernel
 
 _logger = logging.getLogger(__name__)
 
@@ -99,14 +100,8 @@ def _by_passes(keys: Tensor, count: int, ordinal: int, *, normal: bool) -> Tenso
 @cache
 def _kernel_of(device: torch.device) -> Kernel | None:
     """Returns the kernel that draws on a GPU; None without Triton, or where it fails its trial there."""
-    if importlib.util.find_spec("triton") is None:
-        return None
-    try:
-        from attacks.fused_draws import fused_draws
-    except Exception as error:  # a Triton of another version, or one that finds no driver
-        _logger.warning("random numbers are drawn without Triton, more slowly: %s", error)
-        return None
-    return tried(fused_draws, device)
+    kernel = triton_kernel("attacks.fused_draws:fused_draws")
+    return None if kernel is None else tried(kernel, device)
 
 
 def tried(kernel: Kernel, device: torch.device) -> Kernel | None:

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
+import logging
+from collections.abc import Callable
+
 import torch
 from torch import nn
+
+from registry import resolve
+
+_log = logging.getLogger(__name__)
 
 VECTOR = 8
 """Channels that channels-last kernels of CPUs with AVX2 take together."""
@@ -30,3 +38,14 @@ def training_layout(model: nn.Module, device: str) -> torch.memory_format:
     widths = [conv.out_channels for conv in convolutions] + [conv.in_channels for conv in convolutions[1:]]
     fits = all(width % VECTOR == 0 for width in widths)
     return torch.channels_last if fits else torch.contiguous_format
+
+
+def triton_kernel(reference: str) -> Callable | None:
+    """Returns the function behind "module:name", whose module needs Triton; None where Triton is absent or unusable."""
+    if importlib.util.find_spec("triton") is None:
+        return None
+    try:
+        return resolve(reference)
+    except Exception as error:  # a Triton of another version, or one that finds no driver
+        _log.warning("%s is not used, torch computes it more slowly: %s", reference, error)
+        return None

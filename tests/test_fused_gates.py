@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 
+from attacks.hardware import triton_kernel
 from defenses.noise.attention_noise import LUMAN, NUMAN
 from defenses.noise.gates import gate_by_passes, gate_for, tried
 from registry import ROOT
@@ -31,6 +32,14 @@ def test_the_kernel_opens_gates_alike_in_the_interpreter():
         run, cwd=ROOT, env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True, check=True
     )
     assert float(done.stdout) < 1e-6
+
+
+def test_a_kernel_that_cannot_be_had_is_none_and_is_said(caplog):
+    pytest.importorskip("triton", reason="Triton comes with torch's builds for CUDA")
+    assert callable(triton_kernel("defenses.noise.fused_gates:fused_gate"))
+    assert not caplog.text
+    assert triton_kernel("defenses.noise.fused_gates:no_such_kernel") is None
+    assert "torch computes it more slowly" in caplog.text
 
 
 def without_cubes(*parts, learned, **options):

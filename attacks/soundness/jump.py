@@ -19,8 +19,9 @@ from datasets.tasks.base import Outputs
 HALVINGS = 24
 """Steps of the bisection: what float32 tells apart between two images."""
 LIMIT = 0.3
-"""Largest median jump, in units of the median spread of the outputs, that is not red. The defenses of this suite have
-at most 0.07 on BreastMNIST, where bits are dropped, 0.04 behind JPEG, and else 1e-5 or less."""
+"""Largest median jump, in units of the median spread of the outputs, that is not red. Of 48 models of this suite, on
+48 images of BreastMNIST each, it is at most 0.07 where bits are dropped, 0.04 behind JPEG, 0.02 in controls that round,
+and else under 1e-4."""
 MOST = 64
 """Samples that are looked at."""
 

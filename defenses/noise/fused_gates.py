@@ -1,4 +1,4 @@
-"""Noisy attention gates by one kernel of a GPU each way: torch passes over the features some sixty times for a gate.
+"""Noisy attention gates by one kernel of a GPU each way: torch passes over the features once for each operation.
 
 Imported where a gate meets features on a GPU, since Triton comes with torch's CUDA builds for Linux alone.
 """

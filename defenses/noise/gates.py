@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import logging
 from collections.abc import Callable
@@ -11,6 +10,8 @@ from statistics import NormalDist
 
 import torch
 from torch import Tensor
+
+from attacks.hardware import triton_kernel
 
 _logger = logging.getLogger(__name__)
 
@@ -101,14 +102,8 @@ def gate_for(inputs: Tensor, omegas: tuple[Tensor, Tensor]) -> Gate:
 @cache
 def _kernel_of(device: torch.device) -> Gate | None:
     """Returns the kernel of a GPU; None without Triton, or where it fails its trial there."""
-    if importlib.util.find_spec("triton") is None:
-        return None
-    try:
-        from defenses.noise.fused_gates import fused_gate
-    except Exception as error:  # a Triton of another version, or one that finds no driver
-        _logger.warning("gates open without Triton, more slowly: %s", error)
-        return None
-    return tried(fused_gate, device)
+    kernel = triton_kernel("defenses.noise.fused_gates:fused_gate")
+    return None if kernel is None else tried(kernel, device)
 
 
 def tried(kernel: Gate, device: torch.device) -> Gate | None:
