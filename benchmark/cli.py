@@ -17,6 +17,7 @@ from benchmark.commands import (
     controls,
     data,
     doctor,
+    examine,
     explain,
     list_entries,
     report,
@@ -28,7 +29,21 @@ from benchmark.commands import (
 )
 from registry.errors import BenchmarkError
 
-COMMANDS = (run, report, list_entries, train, validate, data, show, explain, verify, challenge, controls, doctor)
+COMMANDS = (
+    run,
+    report,
+    list_entries,
+    train,
+    validate,
+    data,
+    show,
+    explain,
+    verify,
+    examine,
+    challenge,
+    controls,
+    doctor,
+)
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it: 128 + SIGINT."""
 _UNUSABLE_STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}

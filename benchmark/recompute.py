@@ -51,13 +51,7 @@ def recompute(
     """
     subject = check_model(subject, batch)
     batch = marked(subject, batch)
-    victim = ModelVictim(
-        subject.model,
-        subject.task,
-        slots=subject.slots(batch),
-        randomness=subject.randomness,
-        seed=record.attack_seed,
-    )
+    victim = victim_of(subject, batch, record)
     usual = usual_margin(victim, batch)
     clean = _judged(victim, batch, usual)
     found = {CLEAN: clean}
@@ -73,6 +67,17 @@ def recompute(
         doubt = np.where(bare, clean.doubt, doubt)
         found[score_column(index)] = Recomputed(scores, doubt)
     return found
+
+
+def victim_of(subject: Subject, batch: Batch, record: EvaluationRecord) -> ModelVictim:
+    """Returns the model of a record as its evaluation judged it."""
+    return ModelVictim(
+        subject.model,
+        subject.task,
+        slots=subject.slots(batch),
+        randomness=subject.randomness,
+        seed=record.attack_seed,
+    )
 
 
 def _judged(victim: ModelVictim, batch: Batch, usual: float) -> Recomputed:

@@ -5,26 +5,16 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 
 import numpy as np
 import torch
 
-from benchmark.access import Subject
 from benchmark.assessment import full_precision
-from benchmark.evaluation_cell import load_dataset
 from benchmark.known_facts import other_cards, other_facts
-from benchmark.obstacles import base_chain, needs_weights
-from benchmark.oracles import seen_by
 from benchmark.recompute import Recomputed, WrongRecord, recompute
-from benchmark.weights import current_weights
-from datasets.batch import Batch
-from datasets.tasks.base import task_for
-from defenses import checkpoints
-from defenses.build import defended_model
-from defenses.cards import damage
-from registry import DATASETS, DEFENSES, TASKS, Randomness
-from registry.errors import BenchmarkError, DataMissingError, NewerSchemaError, UnknownEntryError
+from benchmark.recorded import Place, Recorded, Skip
+from registry import Randomness
+from registry.errors import BenchmarkError, NewerSchemaError
 from results.budgets import as_budget
 from results.consistency import CLEAN, cascades, certificate_problems, stochastic, table_problems
 from results.record import EvaluationRecord, RecordStatus
@@ -61,19 +51,6 @@ class Verified:
     """What was recomputed, what does not hold, or why it could not be checked."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Place:
-    """Where data and weights are, and where to compute."""
-
-    data_root: Path
-    checkpoints: Path
-    device: str
-
-
-class _Skip(Exception):
-    """The record cannot be checked here, for the reason in the text."""
-
-
 class Verifier:
     """Checks records of one store; the last model stays in memory.
 
@@ -83,14 +60,13 @@ class Verifier:
     """
 
     def __init__(self, store: RecordStore, place: Place) -> None:
-        self._store, self._place = store, place
-        self._subjects: dict[tuple[str, str, int], tuple[Subject, str]] = {}
+        self._store, self._place, self._recorded = store, place, Recorded(place)
 
     def check(self, key: str) -> Verified:
         """Returns whether the record of this key holds: its files, its own numbers, and what a model makes of them."""
         try:
             return Verified(key=key, ending=Ending.VERIFIED, text=self._check(key))
-        except (_Skip, NewerSchemaError) as reason:
+        except (Skip, NewerSchemaError) as reason:
             return Verified(key=key, ending=Ending.SKIPPED, text=str(reason))
         except torch.OutOfMemoryError:
             return Verified(key=key, ending=Ending.SKIPPED, text="the device is out of memory; try --device cpu")
@@ -100,7 +76,7 @@ class Verifier:
     def _check(self, key: str) -> str:
         record = self._store.read(key)
         if record.status is not RecordStatus.DONE:
-            raise _Skip("its evaluation failed, there is no number to verify")
+            raise Skip("its evaluation failed, there is no number to verify")
         table = self._store.samples(record)
         problems = other_cards(record) + table_problems(record, table)
         adversarials = None
@@ -110,14 +86,15 @@ class Verifier:
         if problems:
             raise WrongRecord("; ".join(problems))
         if record.budgets and not cascades(record):
-            raise _Skip("agrees with its sample table; a replay or corruption keeps no adversarials, run it again")
+            raise Skip("agrees with its sample table; a replay or corruption keeps no adversarials, run it again")
         if record.budgets and adversarials is None:
             if written_in_schema(self._store, key) >= CERTIFIED_SINCE:
                 raise WrongRecord("it keeps no adversarials for its robust scores")
-            raise _Skip("agrees with its sample table, but was made before adversarials were kept; run it again")
+            raise Skip("agrees with its sample table, but was made before adversarials were kept; run it again")
         if record.defense["randomness"] == Randomness.MODEL and _on_cpu(record) != (self._place.device == "cpu"):
-            raise _Skip(f"made on {record.provenance.device}, whose random weights another kind of device cannot draw")
-        subject, batch = self._subject(record), self._batch(record, table[SAMPLE_ID].to_numpy())
+            raise Skip(f"made on {record.provenance.device}, whose random weights another kind of device cannot draw")
+        subject = self._recorded.subject(record)
+        batch = self._recorded.batch(record, table[SAMPLE_ID].to_numpy())
         problems = other_facts(batch, table)
         if problems:
             raise WrongRecord("; ".join(problems))
@@ -127,56 +104,6 @@ class Verifier:
         if problems:
             raise WrongRecord("; ".join(problems))
         return _summary(record, len(table)) + (f"; rounding decides {excused} scores otherwise here" if excused else "")
-
-    def _subject(self, record: EvaluationRecord) -> Subject:
-        """Returns the model that a record is about, after checking that its weights are those of the record."""
-        if record.checkpoint is None:
-            raise WrongRecord("it is done, yet names no weights")
-        name, dataset, seed = record.defense["name"], record.dataset["name"], record.checkpoint.seed
-        if (name, dataset, seed) not in self._subjects:
-            self._subjects = {(name, dataset, seed): self._build(record, name, dataset, seed)}
-        subject, sha256 = self._subjects[name, dataset, seed]
-        if sha256 != record.checkpoint.sha256:
-            raise WrongRecord(f"the weights here have sha256 {sha256[:16]}, it names {record.checkpoint.sha256[:16]}")
-        return subject
-
-    def _build(self, record: EvaluationRecord, name: str, dataset: str, seed: int) -> tuple[Subject, str]:
-        try:
-            entry, spec = DEFENSES[name], DATASETS[dataset]
-            chain = base_chain(entry, DEFENSES)
-        except UnknownEntryError as error:
-            raise _Skip(f"{error}; add its entry file with --entries") from error
-        here = {"dataset": spec.revision, "task": TASKS[spec.task].revision, "defense": entry.revision}
-        here |= {f"base:{part.name}": part.revision for part in chain[1:]}
-        for part, revision in here.items():
-            if record.revisions.get(part, revision) != revision:
-                raise _Skip(f"made with revision {record.revisions[part]} of its {part}, this checkout has {revision}")
-        for part in chain:
-            released = any((c.dataset, c.seed) == (dataset, seed) for c in part.checkpoints)
-            absent = current_weights(part, dataset, seed, self._place.checkpoints) is None
-            if needs_weights(part) and absent and not released:
-                present = checkpoints.find(part.name, dataset, seed, self._place.checkpoints)
-                if present is not None and (damaged := damage(present)):
-                    raise WrongRecord(f"{present.name} is damaged: {damaged}")
-                raise _Skip(f"there are no current weights of {part.name} on {dataset} for seed {seed} here")
-        model, info = defended_model(entry, spec, seed, self._place.checkpoints)
-        model = model.to(self._place.device)
-        return Subject(
-            model=model, task=task_for(spec, detects=entry.detects), spec=spec, randomness=entry.randomness
-        ), info.sha256
-
-    def _batch(self, record: EvaluationRecord, sample_ids: np.ndarray) -> Batch:
-        try:
-            dataset = load_dataset(record.dataset["name"], self._place.data_root)
-        except DataMissingError as error:
-            raise _Skip(f"its data are not here: {' '.join(str(error).split())}") from error
-        if dataset.sha256 != record.data_sha256:
-            raise WrongRecord(f"the data here have sha256 {dataset.sha256[:16]}, it names {record.data_sha256[:16]}")
-        size = len(dataset.splits[record.split])
-        if len(sample_ids) and not 0 <= sample_ids.min() <= sample_ids.max() < size:
-            raise WrongRecord(f"it holds samples beyond the {size} of its split")
-        batch = dataset.splits[record.split].take(sample_ids)
-        return seen_by(DEFENSES[record.defense["name"]], batch, dataset.spec).to(self._place.device)
 
 
 def written_in_schema(store: RecordStore, key: str) -> int:

@@ -10,7 +10,6 @@ from jinja2 import Environment
 
 from reports.addresses import board_page, defense_page, unusual_rules
 from reports.cards import Cell, DefenseFacts, PublishedClaim
-from reports.ensembles import lacking_probes
 from reports.figures import CurvePoint, Figure, curve_figure
 from reports.leaderboard import PROBES, Leaderboard, Row, Standings
 from reports.losses import loss_lines
@@ -19,6 +18,7 @@ from reports.pages import BELOW_ROOT, front_board, restored_specs
 from reports.pooling import Pooled, pool_estimates
 from reports.survivors import survivor_figure
 from reports.variants import LEVELS, Variants
+from results.later_probes import lacking_probes
 from results.record import Estimate, Flag, RecordStatus
 
 CLEAN_METRICS = ("accuracy", "clean_accuracy", "clean_dice")
@@ -124,7 +124,7 @@ def _part(
         "board": board,
         "row": row,
         "flags": sorted(row.flags, key=lambda found: (_weight(found.flag), found.flag.name, found.seed)),
-        "later_probes": lacking_probes(row.cells),
+        "later_probes": tuple(dict.fromkeys(name for cell in row.cells for name in lacking_probes(cell.record))),
         "escalations": [_escalation(cell) for cell in row.cells if cell.record.escalation],
         "threat": ", ".join([str(board.threat_model.norm), *unusual_rules(board.threat_model)]),
         "anchor": board_page(board, "").removeprefix("boards/").strip("."),

@@ -34,24 +34,6 @@ def older_ensembles(cells: Sequence[Cell], budget: Budget) -> tuple[str, ...]:
     return tuple(remarks)
 
 
-def lacking_probes(cells: Sequence[Cell]) -> tuple[str, ...]:
-    """Returns the probes of today that were not yet there when some record of a row was examined.
-
-    Args:
-        cells: The cells of the row, one for each training seed.
-    """
-    found: dict[str, None] = {}
-    for cell in cells:
-        flags = {flag.name: flag for flag in cell.record.flags}
-        gradient = flags.get("zero-gradient")
-        if gradient and "inside share" not in gradient.values and "n" in gradient.values:
-            found["zero-gradient and dishonest-gradient inside of the balls"] = None
-        one_label = cell.dataset.task == "classification" and not cell.record.dataset.get("multi_label")
-        if flags and one_label and "jumping-margin" not in flags:
-            found["jumping-margin"] = None
-    return tuple(found)
-
-
 def lacking(cell: Cell, budget: Budget) -> tuple[str, ...]:
     """Returns the members that today's ensemble would run in a cell at a budget, and that its record did not plan.
 

@@ -13,7 +13,8 @@ import pytest
 from benchmark import verification
 from benchmark.cli import main
 from benchmark.recompute import Recomputed
-from benchmark.verification import Ending, Place, Verified, Verifier
+from benchmark.recorded import Place
+from benchmark.verification import Ending, Verified, Verifier
 from benchmark.weights import checkpoints_folder
 from registry import load_entries
 from results.adversarials import Adversarials

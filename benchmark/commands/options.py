@@ -102,3 +102,32 @@ def seeds(text: str) -> tuple[int, ...]:
     if not all(part.isdecimal() for part in parts):
         raise argparse.ArgumentTypeError(f"expected whole numbers with commas, e.g. 0,1,2, got {text!r}")
     return tuple(seed(part) for part in parts)
+
+
+def add_patterns(parser: argparse.ArgumentParser) -> None:
+    """Adds which records a command looks at."""
+    parser.add_argument(
+        "patterns",
+        metavar="GLOB",
+        nargs="*",
+        help="records by key, its beginning, or a shell pattern of it (default: all)",
+    )
+
+
+def chosen_keys(keys: tuple[str, ...], args: argparse.Namespace) -> tuple[str, ...]:
+    """Returns the keys that any pattern names; without a pattern, all."""
+    from fnmatch import fnmatchcase
+
+    from registry.errors import UnknownEntryError
+
+    if not keys:
+        raise UnknownEntryError(f"{args.results} holds no records; make some: python -m benchmark run")
+    if not args.patterns:
+        return keys
+    chosen: set[str] = set()
+    for pattern in args.patterns:
+        matches = {key for key in keys if fnmatchcase(key, pattern) or key.startswith(pattern)}
+        if not matches:
+            raise UnknownEntryError(f"no record matches {pattern!r} among {len(keys)} in {args.results}")
+        chosen |= matches
+    return tuple(key for key in keys if key in chosen)

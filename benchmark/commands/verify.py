@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import argparse
 
-from benchmark.commands.options import add_command, add_data, add_device, add_entries, add_results, load_given_entries
+from benchmark.commands.options import (
+    add_command,
+    add_data,
+    add_device,
+    add_entries,
+    add_patterns,
+    add_results,
+    chosen_keys,
+    load_given_entries,
+)
 
 
 def add_to(commands: argparse._SubParsersAction) -> None:
@@ -15,12 +24,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         "recompute the scores of records from data, weights and adversarials, without attacking",
         "\n'breastmnist/*'\n--results my_results 'phantom2/JPEG/standard-*'",
     )
-    parser.add_argument(
-        "patterns",
-        metavar="GLOB",
-        nargs="*",
-        help="records by key, its beginning, or a shell pattern of it (default: all)",
-    )
+    add_patterns(parser)
     add_results(parser)
     add_data(parser)
     add_device(parser)
@@ -35,13 +39,14 @@ def execute(args: argparse.Namespace) -> int:
 
     from benchmark.data_folder import data_root
     from benchmark.environment import resolve_device
-    from benchmark.verification import Ending, Place, Verifier
+    from benchmark.recorded import Place
+    from benchmark.verification import Ending, Verifier
     from benchmark.weights import checkpoints_folder
     from results.store import RecordStore
 
     load_given_entries(args)
     store = RecordStore(args.results)
-    keys = _chosen(store.keys(), args)
+    keys = chosen_keys(store.keys(), args)
     place = Place(
         data_root=data_root(args.data),
         checkpoints=checkpoints_folder(args.results),
@@ -60,22 +65,3 @@ def execute(args: argparse.Namespace) -> int:
         print("nothing could be verified: every record was skipped, see above", file=sys.stderr)
         return 1
     return 1 if counts[Ending.FAILED] else 0
-
-
-def _chosen(keys: tuple[str, ...], args: argparse.Namespace) -> tuple[str, ...]:
-    """Returns the keys that any pattern names; without a pattern, all."""
-    from fnmatch import fnmatchcase
-
-    from registry.errors import UnknownEntryError
-
-    if not keys:
-        raise UnknownEntryError(f"{args.results} holds no records; make some: python -m benchmark run")
-    if not args.patterns:
-        return keys
-    chosen: set[str] = set()
-    for pattern in args.patterns:
-        matches = {key for key in keys if fnmatchcase(key, pattern) or key.startswith(pattern)}
-        if not matches:
-            raise UnknownEntryError(f"no record matches {pattern!r} among {len(keys)} in {args.results}")
-        chosen |= matches
-    return tuple(key for key in keys if key in chosen)

@@ -1,0 +1,41 @@
+"""Probes that came after some records were made: which a record lacks, and how it takes them in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from results.record import EvaluationRecord, Flag
+
+JUMP = "jumping-margin"
+"""Name of the probe of margins at the boundary."""
+INSIDE = "zero-gradient and dishonest-gradient inside of the balls"
+"""What the probes of gradients did not look at first: random points of the balls beside the samples."""
+
+
+def lacking_probes(record: EvaluationRecord) -> tuple[str, ...]:
+    """Returns the probes of today, for people, that were not yet there when a record was examined."""
+    flags, lacking = {flag.name: flag for flag in record.flags}, []
+    gradient = flags.get("zero-gradient")
+    if gradient and "inside share" not in gradient.values and "n" in gradient.values:
+        lacking.append(INSIDE)
+    one_label = record.dataset["task"] == "classification" and not record.dataset.get("multi_label")
+    if flags and one_label and JUMP not in flags:
+        lacking.append(JUMP)
+    return tuple(lacking)
+
+
+def with_later(record: EvaluationRecord, flags: Sequence[Flag], when: str) -> EvaluationRecord:
+    """Returns a record with flags that were asked for later, in the place of those of the same name.
+
+    Args:
+        record: The record.
+        flags: The flags.
+        when: When they were asked for, and by which code; joins their evidence.
+    """
+    later = {
+        flag.name: replace(flag, evidence=f"{flag.evidence} (asked later of the same weights, {when})")
+        for flag in flags
+    }
+    kept = tuple(later.pop(flag.name, flag) for flag in record.flags)
+    return replace(record, flags=(*kept, *later.values()))
