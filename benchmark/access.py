@@ -122,4 +122,6 @@ def described(access: Access) -> str:
     """Returns how the model was searched, for people: the size of physical batches and the copy in its place."""
     copy = "itself" if access.search is access.victim else "as a copy"
     precision = " in bfloat16" if is_low_precision(access.search.model) else ""
-    return f"{access.victim.fewest} to {access.victim.slots} rows, searched {copy}{precision}"
+    fewest, most = access.victim.fewest, access.victim.slots
+    rows = f"{most} rows" if fewest == most else f"{fewest} to {most} rows"
+    return f"{rows}, searched {copy}{precision}"

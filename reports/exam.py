@@ -119,7 +119,7 @@ class Exam:
     @property
     def truths_in_words(self) -> str:
         """What the controls were held against, for people."""
-        graded = [row for row in self.rows if row.truth is not None]
+        graded = [row for row in self.rows if row.truth is not None and row.outcome is not Outcome.NOT_GRADED]
         near = sum(row.exact and row.apart > 0 for row in graded)
         exact = sum(row.exact for row in graded) - near
         wrapped = f"{near} against that of a model they wrap and differ from on a few clean images, " if near else ""

@@ -11,6 +11,7 @@ from registry import Budget, ThreatModel
 from registry.threat_model import EVERYTHING
 from reports.cards import Cell, DatasetFacts, DefenseFacts, PublishedClaim
 from reports.costs import PooledCost
+from reports.ensembles import OLDER
 from reports.exam import Exam
 from reports.pooling import Pooled, PooledMember
 from reports.selection import SetAside
@@ -134,6 +135,17 @@ class Row:
     def balanced(self) -> Change | None:
         """Balanced accuracy, the mean of the class recalls; classification only."""
         return self.metrics.get(BALANCED)
+
+    @property
+    def like_constant(self) -> bool:
+        """Whether its balanced accuracy under attack is not shown to be above that of a constant answer."""
+        found = self.balanced
+        return bool(found and self.class_recall) and found.attacked.estimate.low <= 1 / len(self.class_recall)
+
+    @property
+    def older_ensemble(self) -> bool:
+        """Whether some record of it was made before an attack joined its protocol that might lower the score."""
+        return any(OLDER in reason for reason in self.reasons)
 
     @property
     def red_flags(self) -> tuple[str, ...]:

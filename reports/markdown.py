@@ -94,14 +94,17 @@ def _cells(row: Row, root: str) -> list[str]:
         f"[{escape(row.defense.name)}]({root}{defense_page(row.defense.name)})",
         str(row.n),
         _score(row.clean),
-        ("≤ " if row.upper_bound else "") + _score(row.robust) + (" ▽" if row.below_constant else ""),
-        percent(row.drop),
+        ("≤ " if row.upper_bound else "")
+        + _score(row.robust)
+        + (" ▽" if row.below_constant else "")
+        + (" ◇" if row.like_constant else ""),
+        ("≥ " if row.upper_bound else "") + percent(row.drop),
         _success(row),
         f"**{best}**" if row.lowered_by else best,
         _balanced(row),
         escape(", ".join(budget.label for budget in row.trained_for)) or "–",
         ", ".join(percent(claim.value) for claim in row.claims) or "none entered",
-        row.status,
+        row.status + (" ‡" if row.older_ensemble else ""),
         f"[{name}](<{url}>)" if url else name,
     ]
 

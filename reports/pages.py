@@ -187,7 +187,6 @@ def _summary(board: Leaderboard) -> dict[str, object]:
         "href": board_page(board),
         "best": [{"row": row, "href": defense_page(row.defense.name)} for row in best],
         "undefended": board.undefended,
-        "chance": _chance(board),
     }
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from registry import linf
 from registry.threat_model import EVERYTHING, ThreatKind
 from reports.cards import Cell, DefenseFacts
-from reports.leaderboard import Standings
+from reports.leaderboard import Leaderboard, Row, Standings
 from reports.pooling import Pooled, pool_estimates
 from results.record import Estimate, RecordStatus
 
@@ -48,7 +48,7 @@ class Variants:
     """
 
     def __init__(self, standings: Standings) -> None:
-        self._rows: dict[tuple[str, str], list] = {}
+        self._rows: dict[tuple[str, str], list[tuple[Leaderboard, Row]]] = {}
         self._cells: dict[tuple[str, str], list[Cell]] = {}
         self._facts: dict[str, dict[str, DefenseFacts]] = {}
         self._titles: dict[str, str] = {}
@@ -83,7 +83,7 @@ class Variants:
         """Returns the line of an entry, or None where it has no clean score."""
         rows = self._rows.get((dataset, defense.name), [])
         cells = self._cells.get((dataset, defense.name), [])
-        clean = rows[0][1].clean if rows else _pooled(cells, lambda cell: cell.record.clean.get("clean"))
+        clean = _clean_of(rows) if rows else _pooled(cells, lambda cell: cell.record.clean.get("clean"))
         if clean is None:
             return None
         adaptive = sorted({cell.protocol for cell in cells if cell.protocol.startswith(ADAPTIVE)})
@@ -99,6 +99,11 @@ class Variants:
                 found += [Measured(protocol=name, score=score, upper_bound=False)] if score else []
             robust.append(tuple(found))
         return Variant(dataset=self._titles[dataset], defense=defense, clean=clean, robust=tuple(robust))
+
+
+def _clean_of(rows: Sequence[tuple[Leaderboard, Row]]) -> Pooled:
+    """Returns the clean score of the ranked board; else of the board of most samples, which others may be cut short."""
+    return max(rows, key=lambda found: (found[0].ranks, found[1].n))[1].clean
 
 
 def _is_plain(facts: DefenseFacts, families: set[str]) -> bool:

@@ -75,11 +75,16 @@ def test_balanced_accuracy_stands_in_the_main_table_and_in_every_export(tmp_path
     assert "◇" not in table_of(pages["boards/breastmnist-linf-1-255.html"])  # 70 %, of 62 % and more
     assert "80.1 → 50.0 [" in render_board_markdown(next(b for b in standings.boards if b.ranks))
     assert "80.1 → under attack 50.0" in words(pages["index.html"])
+    marked = re.compile(r"50\.0</span><span class=\"mark\"[^>]*>◇")  # beside the robust score, which is seen first
+    assert marked.search(table_of(pages["boards/breastmnist-linf-4-255.html"])) and marked.search(pages["index.html"])
+    assert "] ▽ ◇ |" in render_board_markdown(next(b for b in standings.boards if b.ranks))
     exported = next(row for row in json.loads(render_json(standings))["rows"] if row["ranked_budget"])
     assert exported["balanced_accuracy"]["clean"] == pytest.approx(0.801282)
     assert exported["balanced_accuracy"]["attacked"] == pytest.approx(0.5)
     flat = list(csv.DictReader(io.StringIO(render_csv(standings))))[2]
     assert (float(flat["balanced_accuracy_clean"]), float(flat["balanced_accuracy"])) == (0.801282, 0.5)
+    assert [row["ranked_budget"] for row in csv.DictReader(io.StringIO(render_csv(standings)))].count("true") == 1
+    assert float(flat["best_known_low"]) < float(flat["best_known"]) < float(flat["best_known_high"])
     assert float(flat["balanced_accuracy_low"]) < 0.5 < float(flat["balanced_accuracy_high"])
 
 
@@ -179,6 +184,7 @@ def test_the_matrix_marks_what_lies_below_the_constant_predictor(tmp_path):
     assert "Constant predictor – 73.1 73.1" in words(matrix)
     (line,) = [line for line in matrix.split("<tr>") if "defenses/Undefended.html" in line]
     assert [("▽" in cell) for cell in line.split("<td")[2:]] == [True, False]
+    assert [("◇" in cell) for cell in line.split("<td")[2:]] == [True, False]
 
 
 def test_markdown_prints_the_best_known_score_of_a_contested_row_as_an_upper_bound(tmp_path):
@@ -186,7 +192,8 @@ def test_markdown_prints_the_best_known_score_of_a_contested_row_as_an_upper_bou
     fronts = [board for board in standings.boards if board.ranks]
     (line,) = [line for line in render_overview(standings, fronts).splitlines() if "[Undefended]" in line]
     assert line.count("≤ 30.1") == 3  # robust, best known, balanced
-    assert "| ≥ 64.7 |" in line
+    assert "| ≥ 64.7 |" in line  # attack success rate
+    assert "| ≥ 55.1 |" in line  # drop
     assert "none entered" in line
 
 

@@ -113,6 +113,17 @@ def test_variants_of_a_paper_stand_side_by_side_with_what_has_none(tmp_path):
     assert 'href="../defenses/VariantB.html"' in text and "<b>paper</b>" not in text
 
 
+def test_the_clean_score_of_a_variant_is_that_of_its_ranked_board(tmp_path):
+    kinds = {"paper": PAPER, "family": Family.PURIFICATION}
+    first, second = make_defense("VariantA", **kinds), make_defense("VariantB", **kinds)
+    pixels = make_protocol("standard:l0", budgets=[Budget(norm=Norm.L0, eps=1)])
+    few = make_record(defense=first, protocol=pixels, clean=0.6, robust=(0.5,), n=30)
+    full = make_record(defense=first, protocol=GRID, clean=0.8, robust=(0.6, 0.5))
+    text = page(tmp_path, "VariantA", few, full, unattacked(second, 0.75))
+    _, line, _ = section(text, "Variants of the same paper")
+    assert line.split(" | ")[2].startswith("80.1 ")
+
+
 def test_an_entry_alone_with_its_paper_has_no_such_table(tmp_path):
     alone = make_defense("VariantA", paper=PAPER)
     assert "Variants of" not in page(tmp_path, "VariantA", make_record(defense=alone), make_record())

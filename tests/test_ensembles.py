@@ -75,6 +75,9 @@ def test_board_page_and_explain_tell_it(tmp_path):
     build_site(store, tmp_path / "site")
     for name in ("boards/breastmnist-linf-8-255.html", "defenses/JPEG.html"):
         assert "made by an older ensemble: without apgd-bpda" in (tmp_path / "site" / name).read_text(), name
+    badge = (tmp_path / "site" / "boards/breastmnist-linf-8-255.html").read_text().split('<td class="status">')[1]
+    assert "verified" in badge.split("‡")[0] and "‡" in badge.split("</td>")[0]
+    assert "| verified ‡ |" in (tmp_path / "site" / "leaderboard.md").read_text()
     text = " ".join(explain(build_standings(store), "JPEG", "breastmnist").split())
     assert "Why - made by an older ensemble: without apgd-bpda" in text
     assert "Linf 1/255, Linf 2/255, Linf 4/255, Linf 16/255, Linf 32/255: made by an older ensemble" in text
