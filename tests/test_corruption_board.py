@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from registry import Budget, Norm, ThreatKind
-from reports.corruption import Correlation, corruption_boards, spearman_interval
-from reports.corruption_pages import correlation_text, render_corruption_markdown, robust_text
+from reports.corrupted_scores import CorruptedScore
+from reports.corruption import corruption_boards
+from reports.corruption_pages import correlation_text, meaning_text, render_corruption_markdown, robust_text
+from reports.rank_correlation import Correlation, spearman_interval
 from reports.site import build_site
 from reports.standings import build_standings
+from results.statistics import proportion
 from tests.synthetic_records import make_defense, make_protocol, make_record, write_store
 
 SEVERITIES = [Budget(norm=Norm.SEVERITY, eps=severity) for severity in (1, 2, 3, 4, 5)]
@@ -47,7 +52,7 @@ def test_rows_are_ordered_by_their_mean_over_corruptions_and_severities(board):
     assert [row.defense.name for row in board.rows] == ["Undefended", "Another", "JPEG", "Madry2018PGDAT"]
     first = board.rows[0]
     assert first.mean == pytest.approx(0.6, abs=0.01)  # 0.8, 0.7, 0.6, 0.5, 0.4
-    assert first.mean_of("blur") == pytest.approx(first.mean)
+    assert first.average_of("blur").plain.value == pytest.approx(first.mean)
     assert board.names == KINDS and board.severities[0] == "severity 1" and len(board.severities) == 5
 
 
@@ -67,6 +72,28 @@ def test_a_correlation_of_enough_rows_has_an_interval_and_no_caution():
     assert spearman_interval(0.6, 9) is None and spearman_interval(1.0, 12) is None
     text = correlation_text(Correlation(spearman=0.6, interval=(low, high), kendall=0.5, n=12))
     assert "Spearman 0.60 (95 % interval -0.02 to 0.89), Kendall 0.50 (n = 12 rows)." in text and "little" not in text
+
+
+def test_what_both_correlations_mean_is_said_of_enough_rows_only():
+    def found(rho: float, n: int = 20) -> Correlation:
+        return Correlation(spearman=rho, interval=spearman_interval(rho, n), kendall=rho, n=n)
+
+    assert [found(rho).direction for rho in (0.6, 0.2, -0.6, 1.0, -1.0)] == [1, 0, -1, 1, -1]
+    assert found(0.9, n=9).direction is None
+    assert meaning_text(found(0.6), found(0.6, n=9), "accuracy") == meaning_text(None, found(0.6), "accuracy") == ""
+    alike = meaning_text(found(0.6), found(0.7), "accuracy")
+    assert "accuracy as by balanced accuracy" in alike and "differ" not in alike
+    apart = meaning_text(found(0.6), found(-0.1), "accuracy")
+    assert "they are not shown to score higher or lower. Where the two differ, trust the second" in apart
+
+
+def test_recalls_of_classes_that_share_patients_are_not_taken_as_independent():
+    recalls = {"malignant": proportion(30, 42), "benign": proportion(100, 114)}
+    alone = CorruptedScore(plain=proportion(130, 156), recalls=recalls, constant=114 / 156)
+    together = replace(alone, grouped=True)
+    assert together.balanced.value == alone.balanced.value and together.balanced.n == 156
+    assert together.balanced.low < alone.balanced.low and alone.balanced.high < together.balanced.high
+    assert together.balanced.low == pytest.approx((recalls["malignant"].low + recalls["benign"].low) / 2)
 
 
 def test_the_ranked_score_is_that_of_the_seeds_that_were_corrupted(tmp_path):
@@ -95,7 +122,7 @@ def test_a_row_without_every_corruption_has_no_mean_and_no_say(tmp_path):
     made = [*records(("Undefended", "JPEG", "Another")), *records(("Madry2018PGDAT",), kinds=("blur",))]
     (board,) = corruption_boards(build_standings(write_store(tmp_path, made)))
     last = board.rows[-1]
-    assert last.defense.name == "Madry2018PGDAT" and last.mean is None and last.mean_of("gaussian") is None
+    assert last.defense.name == "Madry2018PGDAT" and last.mean is None and last.average_of("gaussian") is None
     assert board.correlation.n == 3
 
 
