@@ -17,6 +17,7 @@ from datasets.batch import Batch
 from datasets.tasks.classification import Classification
 from datasets.tasks.segmentation import Segmentation
 from registry import Norm, Randomness, ThreatModel, linf
+from tests.soundness_toys import Saturating
 from tests.toy_tasks import Multimodal, multimodal_batch
 from tests.toys import (
     BatchDependent,
@@ -265,6 +266,31 @@ def test_a_curved_model_is_honest_where_steps_are_short():
     finding = probe(Curved(), batch=batch_for(LINEAR, inputs))["dishonest-gradient"]
     assert min(finding.values.values()) < 0.3 < max(finding.values.values())
     assert not finding.red
+
+
+class OnTop(nn.Module):
+    """The logits of one model, and a little of another's."""
+
+    def __init__(self, base, other, share):
+        super().__init__()
+        self.base, self.other, self.share = base, other, share
+
+    def forward(self, inputs):
+        return self.base(inputs) + self.share * self.other(inputs)
+
+
+@pytest.mark.parametrize("share", [0, 1e-6])
+def test_a_gradient_that_understates_what_a_step_gains_is_dishonest(share):
+    """Off the boundary the tangent is flat, and a step leads to where it is not: there is more than it promises."""
+    base, other = linear(2, shape=SHAPE), linear(2, shape=SHAPE, seed=9)
+    inputs = images(400, shape=SHAPE)
+    with torch.no_grad():
+        margins = base(inputs).diff(dim=1)[:, 0].abs()
+    batch = batch_for(base, inputs[(margins > 0.6) & (margins < 1.0)])
+    model = OnTop(Saturating(base, 12.0), other, share).eval()
+    finding = probe(model, batch=batch, task=Classification(2))["dishonest-gradient"]
+    assert finding.values["eps/4"] > 2.5, finding.evidence
+    assert finding.red
 
 
 def test_a_ripple_of_the_size_of_eps_is_dishonest():

@@ -19,9 +19,12 @@ from datasets.tasks.base import Outputs
 
 LARGEST_RATIO = 1e6
 """Beyond it a ratio of gains says no more, and a record keeps no infinite one."""
+UNDERSTATED = 2.5
+"""Gain of the shortest step, in units of the prediction, beyond which the gradient understates what is there."""
 LIMITS = {
     "zero-gradient": "limit 10%",
-    "dishonest-gradient": "red when all of one place are under 0.3 or one is under 0.02",
+    "dishonest-gradient": "red when all of one place are under 0.3, one is under 0.02, or that of eps/4 is over "
+    f"{UNDERSTATED:g}",
 }
 """What turns a flag red, for its evidence."""
 
@@ -117,11 +120,15 @@ class _GradientProbe:
         """Compares real with predicted gain of one step of eps/4, eps/2 and eps in the steepest direction of the norm.
 
         Honest models that a step of eps carries far beyond their boundary are curved there: trained ones without any
-        defense gain 0.3 of the prediction at eps, down to 0.06 behind a median filter, but 0.4 to 1 at eps/4. Rounding
-        and ripples finer than eps/4 gain nothing at any length; ripples of the size of eps gain nothing, or lose, at
-        eps. So the limit of 0.3 must be missed at every length, or next to nothing be gained at one of them. Steps from
-        random points of the ball gain what those from samples do, within 0.1 for most trained models on phantom2 and
-        0.17 at most, so that both have one limit.
+        defense gain 0.3 of the prediction at eps, down to 0.06 behind a median filter, but 0.4 to 1.35 at eps/4.
+        Rounding and ripples finer than eps/4 gain nothing at any length; ripples of the size of eps gain nothing, or
+        lose, at eps. So the limit of 0.3 must be missed at every length, or next to nothing be gained at one of them.
+        Steps from random points of the ball gain what those from samples do, within 0.1 for most trained models on
+        phantom2 and 0.17 at most, so that both have one limit.
+
+        A gradient that promises far less than the shortest step gains is that of outputs which saturate: what is left
+        of it may point elsewhere. Of models of this suite a step of eps/4 gains 1.35 of the prediction or less, except
+        for a control of distilled logits (2.2 to 3.7 on phantom2) and those that return a saturated output.
         """
         ratios = {}
         for divisor in (4, 2, 1):
@@ -135,7 +142,7 @@ class _GradientProbe:
         listed = ", ".join(f"{name}: {value:.2f}" for name, value in ratios.items())
         return Finding(
             name="dishonest-gradient",
-            red=not (highest >= 0.3 and lowest >= 0.02),
+            red=not (highest >= 0.3 and lowest >= 0.02 and ratios["eps/4"] <= UNDERSTATED),
             evidence=f"real over predicted gain of one step, {self._precision}: {listed}",
             values=ratios,
         )
