@@ -293,6 +293,26 @@ def test_a_gradient_that_understates_what_a_step_gains_is_dishonest(share):
     assert finding.red
 
 
+class HonestInFloat64(nn.Module):
+    """One model where it is asked in float64, another one otherwise."""
+
+    def __init__(self, honest, broken):
+        super().__init__()
+        self.honest, self.broken = honest, broken
+
+    def forward(self, inputs):
+        return self.honest(inputs) if inputs.dtype == torch.float64 else self.broken(inputs)
+
+
+def test_a_model_that_is_honest_in_float64_alone_is_probed_in_float32():
+    findings = probe(HonestInFloat64(linear(3, shape=SHAPE, seed=3), nn.Sequential(Sine(), LINEAR)), batch=on_linear())
+    assert "float32" in findings["dishonest-gradient"].evidence
+    assert findings["dishonest-gradient"].red
+    neighbours = BatchDependent(LINEAR)
+    findings = probe(HonestInFloat64(linear(3, shape=SHAPE, seed=3), neighbours), batch=on_linear())
+    assert findings["stateful"].red, findings["stateful"].evidence
+
+
 def test_a_ripple_of_the_size_of_eps_is_dishonest():
     """Its slope is honest over eps/4, and a step of eps walks over its crest and down again."""
     finding = probe(nn.Sequential(Sine(0.03, 140.0), LINEAR), batch=on_linear())["dishonest-gradient"]

@@ -185,7 +185,7 @@ def test_ratios_of_gains_are_finite(gain, ratio):
     probe._before = probe._before - gain
     finding = probe.dishonest_gradient()
     assert set(finding.values.values()) == {ratio}
-    assert finding.red == (ratio < 0.02)
+    assert finding.red  # nothing gained, or more than any gradient promises
 
 
 def test_weights_without_the_card_of_their_training_are_trained_again(chain, tmp_path):  # noqa: F811

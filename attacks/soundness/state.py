@@ -14,7 +14,7 @@ from attacks.draws import KeyedRandom
 from attacks.keyed_noise import KeyedNoise
 from attacks.soundness.answers import Apart, apart, flattened
 from attacks.soundness.finding import Finding
-from attacks.soundness.gradient_probe import copy_of, in_float64
+from attacks.soundness.gradient_probe import answers_in_float64, copy_of, in_float64
 from attacks.soundness.untouched import untouched_copy
 from attacks.victim import ModelVictim
 from datasets.batch import Batch
@@ -37,13 +37,14 @@ def state_finding(victim: ModelVictim, where: tuple[Batch, ...], untouched: nn.M
         untouched: A copy of the model from before its first answer, or None where there is none.
     """
     few = [batch.take(slice(0, victim.slots)) for batch in where]
-    beside, depends = _worst(_settled(partial(_among_others, victim, batch)) for batch in few)
+    finer = all(answers_in_float64(victim, batch) for batch in few)
+    beside, depends = _worst(_settled(partial(_among_others, victim, batch), finer) for batch in few)
     values = {"difference": beside.difference, "limit": beside.limit}
     texts = [f"a row's outputs differ by {_told(beside, depends)} with its batch, or while a gradient is wanted"]
     if untouched is None:
         texts.append("there was no copy of the model from before its first answer to compare with")
     else:
-        since, primed = _worst(_settled(partial(_since_before, victim, untouched, batch)) for batch in where)
+        since, primed = _worst(_settled(partial(_since_before, victim, untouched, batch), finer) for batch in where)
         depends = depends or primed
         values |= {"untouched": since.difference, "untouched_limit": since.limit}
         texts.append(f"they differ by {_told(since, primed)} from those of a copy from before its first answer")
@@ -67,23 +68,21 @@ def _worst(found: Iterable[tuple[Apart, bool]]) -> tuple[Apart, bool]:
     return max(found, key=lambda one: (one[1], one[0].difference / max(one[0].limit, 1e-300)))
 
 
-def _settled(measure: Callable[[bool], Apart]) -> tuple[Apart, bool]:
+def _settled(measure: Callable[[bool], Apart], in_float64: bool) -> tuple[Apart, bool]:
     """Returns how far answers are apart, and whether that is more than rounding, which float64 takes away.
 
     Where a model computes in float32 whatever it is asked for, some units in the last place are rounding.
 
     Args:
         measure: Told whether to compute in float64.
+        in_float64: Whether the model in float64 stands for the model.
     """
     found = measure(False)
     if found.difference <= found.limit:
         return found, False
-    try:
-        finer = measure(True)
-    except torch.OutOfMemoryError:  # says nothing of the model
-        raise
-    except RuntimeError:  # a model that insists on float32
+    if not in_float64:
         return found, found.difference > found.resolution
+    finer = measure(True)
     stays = finer.difference > min(found.difference / 100, max(finer.limit, finer.resolution))
     return found, stays and (finer.fine or found.difference > found.resolution)
 
