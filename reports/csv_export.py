@@ -29,6 +29,8 @@ CSV_COLUMNS = [
     "robust_low",
     "robust_high",
     "attack_success_rate",
+    "attack_success_low",
+    "attack_success_high",
     "eligible",
     "broken",
     "best_known",
@@ -93,7 +95,7 @@ def _csv_row(board: Leaderboard, row: Row) -> dict[str, object]:
         **dict(zip(("clean_low", "clean_high"), ends(row.clean.estimate), strict=True)),
         "robust": number(row.robust.value),
         **dict(zip(("robust_low", "robust_high"), ends(row.robust.estimate), strict=True)),
-        "attack_success_rate": number(row.attack_success_rate.value) if row.attack_success_rate else None,
+        **_success_columns(row),
         "eligible": row.eligible,
         "broken": row.broken,
         "best_known": number(row.best_known.value),
@@ -112,6 +114,14 @@ def _csv_row(board: Leaderboard, row: Row) -> dict[str, object]:
         "reasons": row.reasons,
         "records": row.records,
     }
+
+
+def _success_columns(row: Row) -> dict[str, object]:
+    found = row.attack_success_rate
+    if found is None:
+        return {}
+    low, high = ends(found.estimate)
+    return {"attack_success_rate": number(found.value), "attack_success_low": low, "attack_success_high": high}
 
 
 def _balanced_columns(row: Row) -> dict[str, object]:

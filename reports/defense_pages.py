@@ -74,7 +74,7 @@ class DefensePages:
             site=self._standings,
             facts=facts,
             claims=[_claim(claim, steps, others) for claim in facts.claims],
-            parts=[_part(facts, group, others, self._known(group[0][0])) for group in _by_contest(steps)],
+            parts=[_part(facts, group, self._beside(group[0][0])) for group in _by_contest(steps)],
             restoration=restored_specs(),
             failures=self._failed.get(facts.name, []),
             others=lines,
@@ -85,12 +85,9 @@ class DefensePages:
             recipe=json.dumps(facts.recipe, indent=2, sort_keys=True, ensure_ascii=False, default=str),
         )
 
-    def _known(self, board: Leaderboard) -> list[DefenseFacts]:
-        """Returns the defenses that have any record of a board's data set."""
-        seen = {
-            name for name, cells in self._others.items() if any(c.dataset.name == board.dataset.name for c in cells)
-        }
-        return [facts for facts in self.facts if facts.name in seen]
+    def _beside(self, board: Leaderboard) -> list[Cell]:
+        """Returns the finished cells of a board's data set under protocols that do not rank."""
+        return [cell for cells in self._others.values() for cell in cells if cell.dataset.name == board.dataset.name]
 
     def _newest_facts(self) -> tuple[DefenseFacts, ...]:
         cells = [cell for steps in self._steps.values() for _, row in steps for cell in row.cells]
@@ -111,9 +108,7 @@ def _by_contest(steps: Sequence[Step]) -> list[list[Step]]:
     return list(groups.values())
 
 
-def _part(
-    facts: DefenseFacts, steps: Sequence[Step], others: Sequence[Cell], known: Sequence[DefenseFacts]
-) -> dict[str, object]:
+def _part(facts: DefenseFacts, steps: Sequence[Step], beside: Sequence[Cell]) -> dict[str, object]:
     """Returns what the page says of one data set and threat model."""
     board = front_board(board for board, _ in steps)
     row = next(row for found, row in steps if found is board)
@@ -130,7 +125,7 @@ def _part(
         "anchor": board_page(board, "").removeprefix("boards/").strip("."),
         "href": BELOW_ROOT + board_page(board),
         "figure": _figure(facts, steps, board, has_twin),
-        "noise": noise_of(board, row, [cell for cell in others if cell.dataset.name == board.dataset.name], known),
+        "noise": noise_of(board, row, beside),
         "survivors": survivor_figure(row.survivors) if row.survivors else None,
         "losses": loss_lines(row.members),
         "has_twin": has_twin,

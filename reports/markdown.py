@@ -111,7 +111,7 @@ def _cells(row: Row, root: str) -> list[str]:
 
 def _success(row: Row) -> str:
     found = row.attack_success_rate
-    return ("≥ " if row.upper_bound else "") + percent(found.value) if found else "–"
+    return ("≥ " if row.upper_bound else "") + _score(found) if found else "–"
 
 
 def _balanced(row: Row) -> str:

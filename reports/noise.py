@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from registry import DRAW_METRICS, Budget, Family, Randomness
 from reports.cards import Cell, DefenseFacts
 from reports.leaderboard import Leaderboard, Row
-from reports.pooling import Pooled
+from reports.pooling import Pooled, pool_estimates
 from reports.scores import without_errors
 from results.adapted import SWEEP, late_fall
 
@@ -24,6 +24,16 @@ class Against:
     row: Row
     gain: float
     """How much more the defense keeps, as a fraction; both may be upper bounds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnderSweep:
+    """Plain noise that met the same sweep of draws."""
+
+    defense: DefenseFacts
+    score: Pooled
+    own: Pooled
+    """What the defense itself kept under it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,28 +69,24 @@ class Noise:
     views: tuple[tuple[str, Pooled | None, Pooled], ...]
     """(what, clean, under attack) for each corpus metric of several draws."""
     sweeps: tuple[Sweep, ...]
+    under_sweep: tuple[UnderSweep, ...]
+    """By name."""
 
 
-def noise_of(board: Leaderboard, row: Row, others: Sequence[Cell], known: Sequence[DefenseFacts] = ()) -> Noise | None:
+def noise_of(board: Leaderboard, row: Row, others: Sequence[Cell]) -> Noise | None:
     """Returns what a row's draws are worth, or None where its defense draws no random numbers.
 
     Args:
         board: The board of the ranked budget.
         row: The defense's row on it.
-        others: Cells of the defense under protocols that do not rank.
-        known: Defenses that have any record of the board's data set.
+        others: Cells of the board's data set under protocols that do not rank, of all defenses.
     """
     if row.defense.randomness == Randomness.NONE:
         return None
     weights = {cell.record.checkpoint.sha256 for cell in row.cells if cell.record.checkpoint}
-    sweeps = [
-        _sweep(cell)
-        for cell in others
-        if cell.protocol == SWEEP
-        and cell.record.checkpoint
-        and cell.record.checkpoint.sha256 in weights
-        and without_errors(cell)
-    ]
+    swept = [cell for cell in others if cell.protocol == SWEEP and without_errors(cell)]
+    own = [cell for cell in swept if cell.record.checkpoint and cell.record.checkpoint.sha256 in weights]
+    plain = {cell.defense.name: cell.defense for cell in others if is_plain_noise(cell.defense)}
     present = {other.defense.name for other in board.rows}
     read = [(spec.title, row.metrics[spec.name]) for spec in DRAW_METRICS if spec.name in row.metrics]
     return Noise(
@@ -89,10 +95,35 @@ def noise_of(board: Leaderboard, row: Row, others: Sequence[Cell], known: Sequen
             for other in board.rows
             if other is not row and (other.defense.name == TRAINED or is_plain_noise(other.defense))
         ),
-        missing=tuple(facts for facts in known if is_plain_noise(facts) and facts.name not in present),
+        missing=tuple(plain[name] for name in sorted(plain) if name not in present),
         views=tuple((title, change.clean, change.attacked) for title, change in read),
-        sweeps=tuple(sorted(sweeps, key=lambda sweep: sweep.seed)),
+        sweeps=tuple(sorted((_sweep(cell) for cell in own), key=lambda sweep: sweep.seed)),
+        under_sweep=_under_sweep(own, swept, plain, board.budget),
     )
+
+
+def _under_sweep(
+    own: Sequence[Cell], swept: Sequence[Cell], plain: Mapping[str, DefenseFacts], budget: Budget
+) -> tuple[UnderSweep, ...]:
+    """Returns what plain noise kept under the sweep that the defense met, too, at one budget; the mean over seeds."""
+    mine = _kept(own, budget)
+    found = []
+    for name, facts in sorted(plain.items()):
+        theirs = _kept([cell for cell in swept if cell.defense.name == name and cell not in own], budget)
+        if mine and theirs:
+            found.append(UnderSweep(defense=facts, score=theirs, own=mine))
+    return tuple(found)
+
+
+def _kept(cells: Sequence[Cell], budget: Budget) -> Pooled | None:
+    """Returns the robust score of cells at a budget, the mean over training seeds; None where there is none."""
+    scores = {
+        cell.seed: result.metrics["robust"]
+        for cell in cells
+        for own, result in cell.budgets
+        if own.label == budget.label and "robust" in result.metrics
+    }
+    return pool_estimates([scores[seed] for seed in sorted(scores)]) if scores else None
 
 
 def is_plain_noise(facts: DefenseFacts) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from results.record import EvaluationRecord, Flag
 
 JUMP = "jumping-margin"
-"""Name of the probe of margins at the boundary."""
+"""Name of the probe of margins at the boundary; at first it knew neither ramps nor the share of samples."""
 INSIDE = "zero-gradient and dishonest-gradient inside of the balls"
 """What the probes of gradients did not look at first: random points of the balls beside the samples."""
 
@@ -20,7 +20,7 @@ def lacking_probes(record: EvaluationRecord) -> tuple[str, ...]:
     if gradient and "inside share" not in gradient.values and "n" in gradient.values:
         lacking.append(INSIDE)
     one_label = record.dataset["task"] == "classification" and not record.dataset.get("multi_label")
-    if flags and one_label and JUMP not in flags:
+    if flags and one_label and (JUMP not in flags or "share" not in flags[JUMP].values):
         lacking.append(JUMP)
     return tuple(lacking)
 

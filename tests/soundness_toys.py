@@ -59,6 +59,43 @@ class Decoy(nn.Module):
         return 20 * nn.functional.one_hot(decided, 2).to(inputs.dtype) + 0.02 * self.decoy(inputs)
 
 
+class Ramp(nn.Module):
+    """A decoy without any jump: logits rise steeply, yet evenly, where the decision turns."""
+
+    def __init__(self, base: nn.Module, decoy: nn.Module) -> None:
+        super().__init__()
+        self.base, self.decoy = base, decoy
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        margin = self.base(inputs) @ torch.tensor([-1.0, 1.0], dtype=inputs.dtype)
+        steep = 20 * torch.tanh(1e4 * margin)
+        return torch.stack([-steep, steep], 1) / 2 + 0.02 * self.decoy(inputs)
+
+
+class Unlikely(nn.Module):
+    """A model with one more class, which nobody is."""
+
+    def __init__(self, base: nn.Module) -> None:
+        super().__init__()
+        self.base = base
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        logits = self.base(inputs)
+        return torch.cat([logits, torch.full_like(logits[:, :1], -1e3)], 1)
+
+
+class WhereDark(nn.Module):
+    """One model on the darker images, another one, with far larger logits, on the others."""
+
+    def __init__(self, dark: nn.Module, bright: nn.Module, level: float) -> None:
+        super().__init__()
+        self.dark, self.bright, self.level = dark, bright, level
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        dark = inputs.flatten(1).mean(1, keepdim=True) < self.level
+        return torch.where(dark, self.dark(inputs), 1e4 * self.bright(inputs))
+
+
 class Saturating(nn.Module):
     """Logits behind a hyperbolic tangent that is flat nearly everywhere."""
 

@@ -192,7 +192,7 @@ def test_markdown_prints_the_best_known_score_of_a_contested_row_as_an_upper_bou
     fronts = [board for board in standings.boards if board.ranks]
     (line,) = [line for line in render_overview(standings, fronts).splitlines() if "[Undefended]" in line]
     assert line.count("≤ 30.1") == 3  # robust, best known, balanced
-    assert "| ≥ 64.7 |" in line  # attack success rate
+    assert "| ≥ 64.7 [56.2, 72.3] |" in line  # attack success rate
     assert "| ≥ 55.1 |" in line  # drop
     assert "none entered" in line
 

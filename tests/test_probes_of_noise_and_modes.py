@@ -142,8 +142,10 @@ def test_noisy_scores_above_one_half_are_compared(monkeypatch):
     access, facts, where = noisy_cell()
     rows = torch.arange(12)
     score = {"noise": 0.6, "square": 0.97}
+    ran: list[list[str]] = []
 
     def run(cell_, access_, places, ensemble, **options):
+        ran.append([member.name for member in ensemble])
         value = score.get(ensemble[0].name, 0.98)
         scores = torch.full((len(places),), value)
         return SimpleNamespace(scores=scores, broken=scores < 0.5, errors="", members=())
@@ -153,8 +155,11 @@ def test_noisy_scores_above_one_half_are_compared(monkeypatch):
     assert found.noise_beats_gradient().red
     square = Member(name="square", attack="attacks.square:Square", options={"queries": 5000}, objective="margin")
     later = Member(name="later", attack="attacks.finite_differences:FiniteDifferences", options={"iterations": 9})
-    main = SimpleNamespace(members=[SimpleNamespace(member=member) for member in (MARGIN, square, later)])
+    elsewhere = Member(name="escalation, view: bare", attack="attacks.apgd:APGD", options={"steps": 5}, source="bare")
+    tried = (MARGIN, square, later, square, elsewhere, elsewhere)  # what an escalation tried is no member of its own
+    main = SimpleNamespace(members=[SimpleNamespace(member=member) for member in tried])
     assert not found.black_box(main).red
+    assert ran[-1] == ["square"]
     score["square"] = 0.7
     assert found.black_box(main).red
 

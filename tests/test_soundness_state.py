@@ -54,6 +54,17 @@ class RoundsByBatch(nn.Module):
         return logits + 1e6 if len(inputs) > 1 else (logits / 3 + 1e6 / 3) * 3
 
 
+class BySize(nn.Module):
+    """One model for an image alone and for a full batch, another one for what an attack has left of a batch."""
+
+    def __init__(self, base: nn.Module, other: nn.Module, sizes: tuple[int, ...]) -> None:
+        super().__init__()
+        self.base, self.other, self.sizes = base, other, sizes
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.base(inputs) if len(inputs) in self.sizes else self.other(inputs)
+
+
 class InFloat32(nn.Module):
     """Computes in float32 whatever it is given."""
 
@@ -85,6 +96,14 @@ def test_what_the_clean_pass_left_behind_is_red(kind):
     assert len(model.seen) == 1 and untouched.seen == []
     assert found.red and found.values["untouched"] > 100 * found.values["untouched_limit"]
     assert found.values["difference"] <= found.values["limit"] and found.values["buffers"] == 0
+
+
+@pytest.mark.parametrize("sizes", [(1, 16), (1, 2, 3, 4, 16), (1, 8, 15, 16)])
+def test_answers_that_hang_on_the_size_of_the_batch_are_red(sizes):
+    model = BySize(LINEAR, linear(3, shape=SHAPE, seed=5), sizes)
+    found = state(model, untouched_copy(model))
+    assert found.red and found.values["difference"] > 100 * found.values["limit"], found.evidence
+    assert not state(BySize(LINEAR, LINEAR, sizes), untouched_copy(LINEAR)).red
 
 
 def test_without_a_copy_from_before_the_evidence_says_so():

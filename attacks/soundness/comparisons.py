@@ -140,9 +140,10 @@ class Comparisons:
         cascaded with respect to it. Members that follow another model's gradient count as black-box, unless it is
         theirs that the view follows.
         """
-        searched = [m.member for m in main.members if "queries" in m.member.options and m.member.source == "victim"]
+        own = self._cell.protocol.ensemble(self._cell.facts, self._cell.budget)
+        searched = [member for member in own if "queries" in member.options and member.source == "victim"]
         if self._gap is not None and searched:
-            return self._black_box_from_scratch(searched[0], main)
+            return self._black_box_from_scratch(searched[0], own)
         names = black_boxes((m.member for m in main.members), self._view.source)
         rows = self._rows.tolist()
         fail_below = self._view.access.victim.task.fail_below
@@ -154,14 +155,16 @@ class Comparisons:
         text = f"{who} broke what {self.said} did not"
         return result.finding("black-box-beats-white-box", text, self.fresh.errors)
 
-    def _black_box_from_scratch(self, searched: Member, main: BudgetOutcome) -> Finding:
+    def _black_box_from_scratch(self, searched: Member, own: tuple[Member, ...]) -> Finding:
         """Compares what follows other models and a score-based member of few queries, all begun at the originals, with
         the fresh restarts.
+
+        Args:
+            searched: The score-based member.
+            own: The protocol's members; what an escalation tried follows models that this view may not have.
         """
         queries = min(QUERIES, int(searched.options["queries"]))
-        others = [
-            m.member for m in main.members if m.member.source in ELSEWHERE and m.member.source != self._view.source
-        ]
+        others = [member for member in own if member.source in ELSEWHERE and member.source != self._view.source]
         few = replace(searched, options={**searched.options, "queries": queries})
         run = self._run((*others, few), self._rows, 7)
         who = "".join(f"{member.name}, " for member in others)

@@ -25,8 +25,9 @@ from registry import Randomness
 def state_finding(victim: ModelVictim, where: tuple[Batch, ...], untouched: nn.Module | None) -> Finding:
     """Returns whether a model keeps state, red where one of three comparisons finds more than rounding.
 
-    A row alone, in a shuffled batch, and while a gradient is wanted, with the row in its place. The model with a copy
-    from before its first answer: what it has learnt from images since may lie anywhere, and need not change any more.
+    A row alone, in smaller batches, in a shuffled one, and while a gradient is wanted, with the row in its place. The
+    model with a copy from before its first answer: what it has learnt from images since may lie anywhere, and need not
+    change any more.
     The model's tensors before and after a forward pass. Noise of a sample's own is the same in all places, and of noise
     for the whole model all places see one draw.
 
@@ -102,11 +103,23 @@ def _among_others(victim: ModelVictim, some: Batch, double: bool) -> Apart:
     def alone() -> Tensor:
         return torch.cat([flattened(outputs(some.take(slice(row, row + 1)))) for row in range(min(4, len(some)))])
 
+    def among(size: int) -> Tensor:
+        return flattened(outputs(some.take(slice(0, size))))
+
     order = torch.arange(len(some) - 1, -1, -1, device=some.inputs.device)
     with torch.no_grad():
         together = outputs(some)
         wanted = partial(_while_wanted, outputs, some, together)
-        return apart(together, lambda: flattened(outputs(some.take(order)))[order], alone, wanted)
+        smaller = [partial(among, size) for size in _sizes(some)]
+        return apart(together, lambda: flattened(outputs(some.take(order)))[order], alone, *smaller, wanted)
+
+
+def _sizes(some: Batch) -> tuple[int, ...]:
+    """Returns sizes of smaller batches: few rows, half, one less, and two that nobody knows before the images."""
+    n = len(some)
+    drawn = int(some.inputs.double().sum().frac() * 2**40)
+    sizes = {2, 3, 5, n // 2, n - 1, drawn % max(n, 1), drawn // 1024 % max(n, 1)}
+    return tuple(sorted(size for size in sizes if 1 < size < n))
 
 
 def _while_wanted(outputs: Callable[[Batch], Outputs], some: Batch, otherwise: Outputs) -> Tensor:
