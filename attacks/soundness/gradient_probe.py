@@ -87,6 +87,9 @@ class _GradientProbe:
         self._objective: Objective = objective_for(source.task, objective_name)
         self._ball, self._backward = ball, backward
         judge = judge or source
+        self._understated = (
+            UNDERSTATED if judge is source else LARGEST_RATIO
+        )  # another model's gradient has its own units
         if all(answers_in_float64(victim, batch) for victim in (source, judge)):
             self._take_models(source, judge, in_float64(batch), lambda model: copy.deepcopy(model).double())
             self._precision = "float64"
@@ -140,7 +143,7 @@ class _GradientProbe:
         listed = ", ".join(f"{name}: {value:.2f}" for name, value in ratios.items())
         return Finding(
             name="dishonest-gradient",
-            red=not (highest >= 0.3 and lowest >= 0.02 and ratios["eps/4"] <= UNDERSTATED),
+            red=not (highest >= 0.3 and lowest >= 0.02 and ratios["eps/4"] <= self._understated),
             evidence=f"real over predicted gain of one step, {self._precision}: {listed}",
             values=ratios,
         )
