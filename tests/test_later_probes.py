@@ -100,7 +100,7 @@ def test_an_escalated_record_is_left_to_a_new_run(store, capsys):
         robust_after=0.4,
     )
     store.write(replace(record, escalation=tried))
-    assert examine(store) == 0
+    assert examine(store) == 1
     assert "was escalated, and probes judge what it ended with (BPDA)" in capsys.readouterr().out
     assert JUMP not in by_name(the_record(store))
 

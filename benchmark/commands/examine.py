@@ -33,7 +33,9 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 
 
 def execute(args: argparse.Namespace) -> int:
-    """Prints a line for each record that lacks a probe; 1 where a record is not about the model or data here."""
+    """Prints a line for each record that lacks a probe; 1 where one is about another model or data, or all are skipped."""
+    import sys
+
     from benchmark.data_folder import data_root
     from benchmark.environment import resolve_device
     from benchmark.later_probes import LaterProbes
@@ -67,4 +69,7 @@ def execute(args: argparse.Namespace) -> int:
     )
     if counts["RED"]:
         print("a red flag asks for an escalation: move those records away and run their cells again")
+    if counts["skip"] and counts["skip"] == sum(counts.values()):
+        print("nothing could be asked: every record was skipped, see above", file=sys.stderr)
+        return 1
     return 1 if counts["FAIL"] else 0
