@@ -33,7 +33,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 
 
 def execute(args: argparse.Namespace) -> int:
-    """Prints a line for each record that lacks a probe; 1 where one is about another model or data, or all are skipped."""
+    """Prints a line for each record that lacks a probe; 1 where one is of another model or data, or all are skipped."""
     import sys
 
     from benchmark.data_folder import data_root
