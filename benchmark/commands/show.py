@@ -57,6 +57,6 @@ def _find(asked: str, store: RecordStore) -> EvaluationRecord:
         raise UnknownEntryError(f"{len(begun)} records begin with {asked!r}: {', '.join(begun[:5])}; name one of them")
     if not keys:
         raise UnknownEntryError(f"no record {asked!r}: {store.folder} holds none; make some: python -m benchmark run")
-    near = difflib.get_close_matches(asked, keys, n=3, cutoff=0.3) or list(keys[:3])
-    where = f"among {len(keys)} in {store.folder}"
-    raise UnknownEntryError(f"no record {asked!r} {where}; did you mean {' or '.join(near)}?")
+    near = difflib.get_close_matches(asked, keys, n=3, cutoff=0.6)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"a key begins like {keys[0].rpartition('-')[0]}"
+    raise UnknownEntryError(f"no record {asked!r} among {len(keys)} in {store.folder}; {hint}")
