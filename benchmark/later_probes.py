@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -50,36 +49,33 @@ class LaterProbes:
     def __init__(self, store: RecordStore, place: Place) -> None:
         self._store, self._place, self._recorded = store, place, Recorded(place)
 
-    def open(self, keys: Iterable[str]) -> tuple[str, ...]:
-        """Returns the keys of those records that lack a probe."""
-        return tuple(key for key in keys if _lacking(self._store.read(key)))
-
-    def ask(self, key: str) -> Asked:
-        """Asks what the record of this key lacks and writes the answers into it.
+    def ask(self, key: str) -> Asked | None:
+        """Asks what the record of this key lacks and writes the answers into it; None where it lacks nothing.
 
         Raises:
-            Skip: Only a new run can tell, or its data or weights are not here.
+            Skip: Only a new run can tell, its data or weights are not here, or the device is too small.
             WrongRecord: Data or weights are not those that it names.
             BenchmarkError: It cannot be read or written.
         """
         record = self._store.read(key)
-        lacking = _lacking(record)
+        lacking = lacking_probes(record) if record.status is RecordStatus.DONE else ()
+        if not lacking:
+            return None
         _refuse(record, lacking)
         table = self._store.samples(record)
         subject = self._recorded.subject(record)
         batch = self._recorded.batch(record, table[SAMPLE_ID].to_numpy())
         clean = torch.tensor(table[CLEAN].to_numpy(), dtype=torch.float32, device=self._place.device)
-        with full_precision():
-            findings = _findings(subject, batch, record, clean, lacking)
+        try:
+            with full_precision():
+                findings = _findings(subject, batch, record, clean, lacking)
+        except torch.OutOfMemoryError as error:
+            raise Skip("the device is out of memory; try --device cpu") from error
         where = provenance(self._place.device)
         commit = f"commit {where.commit[:12]}{' with changes' if where.dirty else ''}" if where.commit else "no commit"
         self._store.write(with_later(record, flags_of(findings), f"{where.started_at[:10]}, {commit}"))
         red = any(finding.red for finding in findings)
         return Asked(text="; ".join(f"{own.name}: {own.evidence}" for own in findings), red=red)
-
-
-def _lacking(record: EvaluationRecord) -> tuple[str, ...]:
-    return lacking_probes(record) if record.status is RecordStatus.DONE else ()
 
 
 def _refuse(record: EvaluationRecord, lacking: tuple[str, ...]) -> None:

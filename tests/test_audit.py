@@ -304,6 +304,32 @@ class HonestInFloat64(nn.Module):
         return self.honest(inputs) if inputs.dtype == torch.float64 else self.broken(inputs)
 
 
+class Float32Gradient(torch.autograd.Function):
+    """The identity, with a gradient in float32 alone."""
+
+    @staticmethod
+    def forward(ctx, inputs):
+        return inputs.clone()
+
+    @staticmethod
+    def backward(ctx, above):
+        if above.dtype != torch.float32:
+            raise RuntimeError("expected float32")
+        return above
+
+
+class Float32Backward(nn.Module):
+    """Answers in any precision, and gives gradients in float32 alone."""
+
+    def forward(self, inputs):
+        return Float32Gradient.apply(LINEAR(inputs))
+
+
+def test_a_gradient_in_float32_alone_is_probed_in_float32():
+    finding = probe(Float32Backward(), batch=on_linear())["dishonest-gradient"]
+    assert "float32" in finding.evidence and not finding.red, finding.evidence
+
+
 def test_a_model_that_is_honest_in_float64_alone_is_probed_in_float32():
     findings = probe(HonestInFloat64(linear(3, shape=SHAPE, seed=3), nn.Sequential(Sine(), LINEAR)), batch=on_linear())
     assert "float32" in findings["dishonest-gradient"].evidence

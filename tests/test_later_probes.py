@@ -112,3 +112,15 @@ def test_other_weights_answer_for_nobody(store, capsys):
     assert examine(store) == 1
     assert "0 have it now, 0 have a red flag now, 0 skipped, 1 failed" in capsys.readouterr().out
     assert JUMP not in by_name(the_record(store))
+
+
+def test_a_damaged_record_is_told_and_the_others_are_asked(store, capsys):
+    today = the_record(store)
+    store.write(of_before(today))
+    damaged = store.path_of(today.key.replace("-s0-", "-s1-"))
+    damaged.write_text("{ torn", encoding="utf-8")
+    assert examine(store) == 1
+    printed = capsys.readouterr().out
+    assert "1 have it now" in printed and "1 failed" in printed
+    damaged.unlink()
+    assert lacking_probes(the_record(store)) == ()

@@ -82,7 +82,12 @@ def _settled(measure: Callable[[bool], Apart], in_float64: bool) -> tuple[Apart,
         return found, False
     if not in_float64:
         return found, found.difference > found.resolution
-    finer = measure(True)
+    try:
+        finer = measure(True)
+    except torch.OutOfMemoryError:  # says nothing of the model
+        raise
+    except RuntimeError:  # in float64 it answers some batches only
+        return found, found.difference > found.resolution
     stays = finer.difference > min(found.difference / 100, max(finer.limit, finer.resolution))
     return found, stays and (finer.fine or found.difference > found.resolution)
 

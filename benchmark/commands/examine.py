@@ -53,9 +53,11 @@ def execute(args: argparse.Namespace) -> int:
         device=resolve_device(args.device),
     )
     probes, counts = LaterProbes(store, place), dict.fromkeys(("asked", "RED", "skip", "FAIL"), 0)
-    for key in probes.open(chosen_keys(store.keys(), args)):
+    for key in chosen_keys(store.keys(), args):
         try:
             asked = probes.ask(key)
+            if asked is None:
+                continue
             ending, text = "RED" if asked.red else "asked", asked.text
         except Skip as reason:
             ending, text = "skip", str(reason)
