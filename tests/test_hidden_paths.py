@@ -85,8 +85,15 @@ def test_views_of_a_model():
     model = nn.Sequential(Rounded(256), Saturating(LINEAR))
     access, _, facts = cell(model, batch, twin=linear(2, shape=SHAPE, seed=5))
     views = all_views(private(access), batch)
-    assert [view.name for view in views] == ["true gradient", "BPDA", "inner logits", "inner network", "twin"]
-    assert [view.transfers for view in views] == [False, False, False, True, True]
+    assert [view.name for view in views] == [
+        "true gradient",
+        "BPDA",
+        "learned BPDA",
+        "inner logits",
+        "inner network",
+        "twin",
+    ]
+    assert [view.transfers for view in views] == [False] * 4 + [True] * 2
     assert not any(hasattr(module, "bpda_twin") for module in model.modules())
     assert first_view(access, facts).backward == "true"
     assert (
@@ -147,7 +154,7 @@ def test_a_useless_stand_in_does_not_close_the_way(stage):
     batch = batch_for(LINEAR, images(32, shape=SHAPE))
     access, protocol, facts = cell(nn.Sequential(stage, LINEAR), batch, stages=("0",))
     views = {view.name: view for view in all_views(private(access), batch, own="exact")}
-    assert list(views) == ["true gradient", "BPDA", "identity BPDA", "inner network"]
+    assert list(views) == ["true gradient", "BPDA", "identity BPDA", "learned BPDA", "inner network"]
     assert not views["identity BPDA"].transfers
     where, broken = Cell(batch=batch, protocol=protocol, facts=facts, budget=facts.ranked_budget), {}
     for name in ("BPDA", "identity BPDA"):
@@ -161,7 +168,12 @@ def test_a_useless_stand_in_does_not_close_the_way(stage):
 def test_a_twin_that_is_the_inner_network_is_no_view_of_its_own():
     batch = batch_for(LINEAR, images(8, shape=SHAPE))
     access, *_ = cell(nn.Sequential(Rounded(256), LINEAR), batch, twin=LINEAR)
-    assert [view.name for view in all_views(private(access), batch)] == ["true gradient", "BPDA", "inner network"]
+    assert [view.name for view in all_views(private(access), batch)] == [
+        "true gradient",
+        "BPDA",
+        "learned BPDA",
+        "inner network",
+    ]
 
 
 def test_views_search_a_faster_copy_and_the_model_judges():

@@ -1,12 +1,13 @@
 """Gradients that a model hides: stages that say nothing on the way back, outputs that saturate, wrapped networks.
 
 All are found by looking at a copy of the model while it computes; nothing has to be declared. A stage written as plain
-code inside a larger module's `forward` cannot be found.
+code inside a larger module's `forward` cannot be found here, see `learned_twin`.
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -39,7 +40,7 @@ def declare_stages(model: nn.Module, batch: Batch) -> tuple[str, ...]:
         batch: Some samples.
     """
     modules = {module: name for name, module in model.named_modules() if name}
-    calls = _calls(model, list(modules), batch)
+    calls = calls_of(model, list(modules), batch)
     found: list[str] = []
     for module, given, returned in calls:
         if next(module.parameters(), None) is not None:
@@ -48,7 +49,7 @@ def declare_stages(model: nn.Module, batch: Batch) -> tuple[str, ...]:
             continue
         if hasattr(module, "bpda_twin") or given is None or not isinstance(returned, Tensor):
             continue
-        if given.shape == returned.shape == batch.inputs.shape and _delivers(module, given) < HONEST:
+        if given.shape == returned.shape == batch.inputs.shape and delivers(copy.deepcopy(module), given) < HONEST:
             module.bpda_twin = identity
             found.append(modules[module])
     return tuple(found)
@@ -67,7 +68,7 @@ def bypass_stages(model: nn.Module, batch: Batch) -> tuple[str, ...]:
         The names of the stages where the way back is another one now, in the order in which they end.
     """
     modules = {module: name for name, module in model.named_modules() if hasattr(module, "bpda_twin")}
-    calls = _calls(model, list(modules), batch)
+    calls = calls_of(model, list(modules), batch)
     reshaping = {module for module, given, returned in calls if not _keeps_shape(given, returned)}
     found: dict[nn.Module, str] = {}
     for module, given, _ in calls:
@@ -93,7 +94,7 @@ def inner_logits(model: nn.Module, batch: Batch) -> InnerLogits | None:
     clear = top[:, 0] > top[:, 1]  # saturated outputs tie
     if not clear.any():
         return None
-    for module, _, returned in _calls(model, list(modules), batch):
+    for module, _, returned in calls_of(model, list(modules), batch):
         if not isinstance(returned, Tensor) or returned.shape != outputs.shape or not returned.requires_grad:
             continue
         agreement = float((returned.argmax(1) == outputs.argmax(1))[clear].double().mean())
@@ -117,7 +118,7 @@ def inner_network(model: nn.Module, batch: Batch) -> nn.Module | None:
         outputs = model_outputs(model, batch)
     if not isinstance(outputs, Tensor) or outputs.ndim < 2:
         return None
-    for module, given, returned in _calls(model, [module for name, module in model.named_modules() if name], batch):
+    for module, given, returned in calls_of(model, [module for name, module in model.named_modules() if name], batch):
         same = isinstance(returned, Tensor) and returned.shape == outputs.shape
         if same and given is not None and given.shape == batch.inputs.shape:
             with torch.no_grad():
@@ -151,7 +152,7 @@ class InnerLogits(nn.Module):
         return kept[-1]
 
 
-def _calls(model: nn.Module, modules: list[nn.Module], batch: Batch) -> list[tuple[nn.Module, Tensor | None, object]]:
+def calls_of(model: nn.Module, modules: list[nn.Module], batch: Batch) -> list[tuple[nn.Module, Tensor | None, object]]:
     """Returns module, first argument and output of every call of one forward pass, in the order they end."""
     seen: list[tuple[nn.Module, Tensor | None, object]] = []
 
@@ -187,14 +188,14 @@ def _passes_on(stage: nn.Module, inputs: Tensor) -> bool:
     return slope is not None and torch.allclose(slope, weight)
 
 
-def _delivers(stage: nn.Module, inputs: Tensor) -> float:
+def delivers(stage: Callable[[Tensor], Tensor], inputs: Tensor) -> float:
     """Returns which share of the change that its gradient predicts a stage delivers, along random directions."""
-    stage = copy.deepcopy(stage)
     inputs = inputs.detach().clone().requires_grad_()
     generator = torch.Generator().manual_seed(0)
-    weight = torch.randn(inputs.shape, generator=generator).to(inputs)
     with torch.enable_grad():
-        value = (stage(inputs) * weight).sum()
+        outputs = stage(inputs)
+        weight = torch.randn(outputs.shape, generator=generator).to(outputs)
+        value = (outputs * weight).sum()
         slope = torch.autograd.grad(value, inputs, allow_unused=True)[0] if value.requires_grad else None
     if slope is None or not torch.isfinite(slope).all():
         return 0.0

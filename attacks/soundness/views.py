@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from attacks.prepare import LOW_TOLERANCE, prepare
 from attacks.soundness.hidden_paths import bypass_stages, declare_stages, has_stages, inner_logits, inner_network
+from attacks.soundness.learned_twin import learned_prefix
 from attacks.victim import Access, ModelVictim, Spent
 from datasets.batch import Batch
 from datasets.tasks.base import model_outputs
@@ -25,6 +26,8 @@ BPDA = "BPDA"
 """Name of the view through stand-ins: declared ones, and the identity for stages found to hide their gradient."""
 IDENTITY = "identity BPDA"
 """Name of the view through the identity in the place of declared stand-ins that are another map."""
+LEARNED = "learned BPDA"
+"""Name of the view through a map fitted to what the model does before its first trained layer."""
 INNER = "inner logits"
 """Name of the view before the stages behind the logits."""
 ATTACKS = {"apgd": "attacks.apgd:APGD", "mim": "attacks.momentum:MIM"}
@@ -145,7 +148,7 @@ def first_view(access: Access, facts: CellFacts, eot_samples: int = 1) -> View:
 
 
 def all_views(access: Access, some: Batch, eot_samples: int = 1, own: str = "victim") -> tuple[View, ...]:
-    """Returns every way to a gradient that can be found without training anything, each through a model of its own.
+    """Returns every way to a gradient that can be found without training a network, each through a model of its own.
 
     Args:
         access: Copies that may be changed.
@@ -164,6 +167,10 @@ def all_views(access: Access, some: Batch, eot_samples: int = 1, own: str = "vic
         if bypass_stages(plain, some):
             around = replace(access, search=_searched(access.victim, plain, some, own), exact=None)
             views.append(View(name=IDENTITY, access=around, source=own, backward=backward, eot_samples=eot_samples))
+    learned = learned_prefix(copy.deepcopy(access.victim.model), some)
+    if learned is not None:
+        fitted = replace(access, search=with_model(access.victim, learned.eval()), exact=None)
+        views.append(View(name=LEARNED, access=fitted, source=own, eot_samples=eot_samples))
     inner = inner_logits(model, some)
     if inner is not None:
         before = replace(access, search=_searched(access.victim, inner.eval(), some, own), exact=None)
