@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from benchmark.cells import EvaluationCell, TrainingCell
+from registry import DEFENSES, Randomness
 from results.record import EvaluationRecord, RecordStatus
 
 Cell = TrainingCell | EvaluationCell
@@ -32,24 +33,34 @@ class TimeLeft:
 class Costs:
     """Measured wall times, by what was run.
 
-    An evaluation is compared with the same defense, data set and protocol, or else with any defense on that data set
-    and protocol; a training with the same defense on the same data set.
+    An evaluation is compared with the same defense, data set and protocol; or else with other defenses there that draw
+    random numbers, or do not, as it does; or else with the passes that such ones took on any device, each as long as
+    one of its own. A training is compared with the same defense on the same data set.
     """
 
     def __init__(self) -> None:
-        self._per_sample: defaultdict[tuple[str, ...], list[float]] = defaultdict(list)
+        self._per_sample: defaultdict[tuple[object, ...], list[float]] = defaultdict(list)
+        self._passes: defaultdict[tuple[object, ...], list[float]] = defaultdict(list)
+        self._per_pass: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
         self._trainings: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
 
     def learn_from(self, records: Iterable[EvaluationRecord], *, on_gpu: bool) -> None:
-        """Adds the costs of finished records made on the same kind of device; cards without names are passed over."""
+        """Adds the costs of finished records; of those made on another kind of device only how many passes they took.
+
+        Cards without names are passed over.
+        """
         for record in records:
             if record.status is not RecordStatus.DONE or record.cost is None or not record.n_planned:
-                continue
-            if record.provenance.device.startswith("cpu") == on_gpu:
                 continue
             dataset, defense, protocol = (c.get("name") for c in (record.dataset, record.defense, record.protocol))
             if not all(isinstance(name, str) for name in (dataset, defense, protocol)):
                 continue
+            passes = record.cost.forwards + record.cost.backwards
+            self._passes[dataset, protocol, _draws(defense)].append(passes / record.n_planned)
+            if record.provenance.device.startswith("cpu") == on_gpu:
+                continue
+            if passes:
+                self._per_pass[dataset, defense].append(record.cost.seconds / passes)
             self._add_evaluation(dataset, defense, protocol, record.cost.seconds / record.n_planned)
             if record.cost.training_seconds is not None and record.defense.get("recipe"):
                 self._trainings[dataset, defense].append(record.cost.training_seconds)
@@ -66,10 +77,12 @@ class Costs:
         if isinstance(cell, TrainingCell):
             known = self._trainings.get((cell.dataset, cell.defense))
             return median(known) if known else None
-        for like in ((cell.dataset, cell.defense, cell.protocol), (cell.dataset, cell.protocol)):
+        kind = (cell.dataset, cell.protocol, _draws(cell.defense))
+        for like in ((cell.dataset, cell.defense, cell.protocol), kind):
             if like in self._per_sample:
                 return median(self._per_sample[like]) * cell.n_samples
-        return None
+        own = self._per_pass.get((cell.dataset, cell.defense))
+        return median(own) * median(self._passes[kind]) * cell.n_samples if own and kind in self._passes else None
 
     def left(self, cells: Iterable[Cell]) -> TimeLeft:
         """Returns the estimate for several cells."""
@@ -79,7 +92,12 @@ class Costs:
 
     def _add_evaluation(self, dataset: str, defense: str, protocol: str, per_sample: float) -> None:
         self._per_sample[dataset, defense, protocol].append(per_sample)
-        self._per_sample[dataset, protocol].append(per_sample)
+        self._per_sample[dataset, protocol, _draws(defense)].append(per_sample)
+
+
+def _draws(defense: str) -> bool:
+    """Returns whether a registered defense draws random numbers, which takes a hundred times the passes."""
+    return defense in DEFENSES and DEFENSES[defense].randomness is not Randomness.NONE
 
 
 def format_duration(seconds: float) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,6 +14,8 @@ from attacks.soundness.examination import examine
 from benchmark.cells import EvaluationCell, TrainingCell
 from benchmark.estimate import Costs, TimeLeft, format_duration
 from benchmark.progress import Progress
+from registry import Randomness
+from tests.example_records import example_record
 from tests.soundness_toys import MARGIN, SHAPE, cell, flat_linear
 from tests.toys import batch_for, images
 
@@ -68,6 +72,28 @@ def test_a_cell_costs_what_its_like_did_by_the_sample():
     assert costs.seconds(evaluation("D", n=10)) == pytest.approx(20.0), "its own like counts first"
     costs.learn(TRAINING, 7.0)
     assert str(costs.left([TRAINING, evaluation("D"), evaluation("D", "clean")])) == "27 s and 1 cell of unknown length"
+
+
+def test_noise_is_compared_with_noise_and_else_by_its_passes(monkeypatch):
+    noise = SimpleNamespace(randomness=Randomness.SAMPLE)
+    monkeypatch.setattr("benchmark.estimate.DEFENSES", {"Noise": noise, "Hiss": noise})
+    costs, data = Costs(), {"name": "toy"}
+
+    def record(defense, protocol, device, **cost):
+        there = replace(example_record().provenance, device=device)
+        named = {"defense": {"name": defense}, "protocol": {"name": protocol}, "dataset": data, "n_planned": 10}
+        return example_record(**named, provenance=there, cost=replace(example_record().cost, **cost))
+
+    costs.learn(evaluation("D", n=10), 20.0)
+    assert costs.seconds(evaluation("Noise", n=10)) is None, "a defense without noise says nothing"
+    costs.learn_from(
+        [record("Hiss", "standard", "NVIDIA H200", seconds=1.0, forwards=900, backwards=100)], on_gpu=False
+    )
+    assert costs.seconds(evaluation("Noise", n=10)) is None, "how long a pass takes is unknown"
+    costs.learn_from([record("Noise", "clean", "cpu (1 threads)", seconds=4.0, forwards=40, backwards=0)], on_gpu=False)
+    assert costs.seconds(evaluation("Noise", n=5)) == pytest.approx(5 * 100 * 0.1)
+    costs.learn(evaluation("Hiss", n=10), 30.0)
+    assert costs.seconds(evaluation("Noise", n=10)) == pytest.approx(30.0)
 
 
 def test_lines_say_cells_samples_and_time_left(clock):
