@@ -129,7 +129,7 @@ def test_a_record_without_a_name_gives_no_estimate_and_the_others_do():
     costs.learn_from([*nameless, example_record(defense={"name": ["a", "list"]}), example_record()], on_gpu=False)
     assert dict(costs._per_sample) == {
         ("phantom", "Undefended", "standard"): [1.5 / 8],
-        ("phantom", "standard"): [1.5 / 8],
+        ("phantom", "standard", False): [1.5 / 8],
     }
 
 
