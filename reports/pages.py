@@ -8,6 +8,7 @@ from jinja2 import Environment
 
 from registry import RESTORATION, TASKS, Norm
 from registry.metric import MetricSpec, TaskSpec
+from reports.absent import unmeasured
 from reports.addresses import INDEX, METHODOLOGY, board_page, corruption_page, defense_page, unusual_rules
 from reports.cards import DefenseFacts
 from reports.exam import TOLERANCE
@@ -64,7 +65,7 @@ def render_board(
 
     Args:
         env: The environment.
-        standings: All boards, for the footer.
+        standings: All boards and other cells, for the footer and for who is missing.
         board: The board.
         siblings: All boards of its data set, itself among them; they become the links between budgets.
         corrupted: Data sets that have a corruption board.
@@ -93,8 +94,10 @@ def render_board(
         confusions=_first_order(row.confusions for row in board.rows),
         at_least=any(found.at_least for row in board.rows for found in row.confusions.values()),
         dependence=dependence(board),
+        unmeasured=unmeasured(board, standings.others),
         metrics=sorted(specs, key=lambda spec: (known.index(spec.name) if spec.name in known else 99, spec.name)),
         markdown=BELOW_ROOT + board_page(board, "md"),
+        address=defense_page,
     )
 
 
