@@ -12,7 +12,7 @@ of their VGG16 tables. From eps 0.5 on any image can be made a uniform grey one.
 Of ResNet-18 the authors report BIM and MIM of 100 steps; those of 20 steps belong to VGG16 and their multimodal models.
 
 Admix and DeCoWA are made for transfer; which options they had and whose gradients they took is not known. Here they
-have the options of their own papers, 10 steps, and follow the defended network itself.
+have the options of their own papers, which ascend the loss on logits, 10 steps, and follow the defended network itself.
 
 `as-released:` protocols replay where the released code differs from the paper, as far as the engine lets an attack go:
 it keeps all points in [0, 1] and projects the last one into the ball, so that the missing box clip and the true
@@ -61,8 +61,16 @@ REPLAYS = {
         STEPS,
         PGD_20 | {"steps": 100},
     ),
-    "paper:mi-protector-admix": ("Admix alone, at its last step", "attacks.admix:Admix", {"last_only": True}),
-    "paper:mi-protector-decowa": ("DeCoWA alone, at its last step", "attacks.decowa:DeCoWA", {"last_only": True}),
+    "paper:mi-protector-admix": (
+        "Admix alone, loss on probabilities, at its last step",
+        "attacks.admix:Admix",
+        {"last_only": True},
+    ),
+    "paper:mi-protector-decowa": (
+        "DeCoWA alone, loss on probabilities, at its last step",
+        "attacks.decowa:DeCoWA",
+        {"last_only": True},
+    ),
     "as-released:mi-protector-drifting": (
         "MMIFAN's PGD-20 as released, clipped around each iterate; its last point is projected into ball and [0, 1]",
         STEPS,

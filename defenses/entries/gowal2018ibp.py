@@ -36,7 +36,8 @@ DEFENSES.add(
                 budget=linf(0.3),
             ),
         ),
-        departures="AdamW with a one-cycle schedule; a narrower network; the last epoch is kept; eps "
+        departures="AdamW with a one-cycle schedule; a narrower network, whose second convolution has a stride of 2, "
+        "too; the last epoch is kept; eps "
         "4/255, also where a board ranks 8/255.",
     )
 )

@@ -47,7 +47,10 @@ DEFENSES.add(
         ),
         departures="This suite's network instead of ResNet-20; AdamW with a one-cycle schedule; eps 4/255 and 5 inner "
         "steps of eps/2 instead of 0.031 and 7 of about eps/3, also where a board ranks 8/255, taken in bfloat16, "
-        "from the first epoch on instead of a later one. The epoch is selected under PGD-10 with one draw of the "
+        "from the first epoch on instead of a later one; its labels are the model's answers in a pass of their own, in "
+        "eval mode, instead of those of the clean pass of the loss. The authors report, with one draw, 83.84 clean and "
+        "39.14 under PGD without noise, 84.89 and 45.94 with layer-wise noise, 85.17 and 48.40 with noise for each "
+        "output channel. The epoch is selected under PGD-10 with one draw of the "
         "weights a pass, on the mean of 10 validations.",
     )
 )

@@ -28,6 +28,7 @@ DEFENSES.add(
                 dataset="CIFAR-10",
                 protocol="PGD-20, Linf, ResNet-18",
                 source="Tables 2 and 3 as corrected by the authors, OpenReview, 22 February 2020",
+                budget=linf(8 / 255),
             ),
         ),
         departures="AdamW with a one-cycle schedule; eps 4/255 in place of 8/255, also where a board ranks 8/255; 5 "
