@@ -21,6 +21,7 @@ DEFENSES.add(
         ranks=False,
         oracle=True,
         departures="As Dhar2026DGMPOracle; the classifier is trained on purified training images whose labels the "
-        "generator is told, as Dhar2026DGMPTuned is without labels; the last epoch is kept. Dhar2026DGMPShuffled is its control.",
+        "generator is told, as Dhar2026DGMPTuned is without labels; the last epoch is kept. Dhar2026DGMPShuffled is "
+        "its control.",
     )
 )

@@ -36,10 +36,10 @@ DEFENSES.add(
         randomness=Randomness.MODEL,
         departures="This suite's network; AdamW with a one-cycle schedule and one weight decay for all layers; eps "
         "4/255 and 5 inner steps of eps/2 instead of 8/255 and 10 of eps/4, also where a board ranks 8/255, taken in "
-        "bfloat16; filters are drawn in every forward pass, so that each "
-        "inner step meets fresh ones, where the authors' code draws them twice for a batch, for the attack and for the "
-        "update; the inner attack leaves the statistics of batch normalisation as they were, where theirs moves them; the "
-        "last layer begins as torch has it, not close to 0. Three quarters of the filters are random, 48 of 64 in the paper. The epoch is selected under PGD-10 "
-        "with one draw of the filters a pass, on the mean of 10 validations.",
+        "bfloat16; filters are drawn in every forward pass, so that each inner step meets fresh ones, where the "
+        "authors' code draws them twice for a batch, for the attack and for the update; the inner attack leaves the "
+        "statistics of batch normalisation as they were, where theirs moves them; the last layer begins as torch has "
+        "it, not close to 0. Three quarters of the filters are random, 48 of 64 in the paper. The epoch is selected "
+        "under PGD-10 with one draw of the filters a pass, on the mean of 10 validations.",
     )
 )

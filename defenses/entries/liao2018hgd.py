@@ -37,8 +37,8 @@ DEFENSES.add(
                 budget=linf(4 / 255),
             ),
         ),
-        departures="A small U-Net, whose output is cut off at 0 and 1, trained by AdamW with a one-cycle schedule. Its training images are attacked by "
-        "PGD, in bfloat16, at one budget on the one classifier it guards, afresh in every epoch, in place of a fixed "
-        "set from FGSM and I-FGSM on several classifiers.",
+        departures="A small U-Net, whose output is cut off at 0 and 1, trained by AdamW with a one-cycle schedule. Its "
+        "training images are attacked by PGD, in bfloat16, at one budget on the one classifier it guards, afresh in "
+        "every epoch, in place of a fixed set from FGSM and I-FGSM on several classifiers.",
     )
 )

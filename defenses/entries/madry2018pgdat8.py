@@ -24,7 +24,7 @@ DEFENSES.add(
             },
         ),
         trained_for=linf(8 / 255),
-        departures="AdamW with a one-cycle schedule; 5 inner steps of eps/2 instead of 7 of 2/255, taken in bfloat16 in "
-        "eval mode; the epoch is selected under PGD-10 of 8/255 on validation images.",
+        departures="AdamW with a one-cycle schedule; 5 inner steps of eps/2 instead of 7 of 2/255, taken in bfloat16 "
+        "in eval mode; the epoch is selected under PGD-10 of 8/255 on validation images.",
     )
 )

@@ -30,9 +30,10 @@ DEFENSES.add(
                 budget=linf(8 / 255),
             ),
         ),
-        departures="A small U-Net without attention, whose last image is cut off at 0 and 1, trained on the training images at times up to t* alone, without "
-        "an average of its weights, by AdamW with a one-cycle schedule. t* is 75 of 1000, the published value for L2 "
-        "attacks on CIFAR-10; for Linf, which is ranked here, it is 100. 10 deterministic DDIM steps in place of a "
-        "stochastic differential equation; the gradient is the true one through all of them.",
+        departures="A small U-Net without attention, whose last image is cut off at 0 and 1, trained on the training "
+        "images at times up to t* alone, without an average of its weights, by AdamW with a one-cycle schedule. t* is "
+        "75 of 1000, the published value for L2 attacks on CIFAR-10; for Linf, which is ranked here, it is 100. 10 "
+        "deterministic DDIM steps in place of a stochastic differential equation; the gradient is the true one through "
+        "all of them.",
     )
 )

@@ -25,10 +25,11 @@ DEFENSES.add(
             "Only the abstract and the attack were readable: layers, skip connections, noise densities, loss and "
             "schedule are ours. The classifier stays as it is; a form whose classifier is fine-tuned on restored "
             "images is not here. It predicts a residual and does not cut it off, in place of a sigmoid. AdamW without "
-            "weight decay, batches of 32, with a one-cycle schedule. The authors judge by the quality of the image restored after a one-pixel attack on coloured and grey sets of "
-            "MedMNIST (Derma, Path, OCT, Chest), and leave dense attacks such as PGD out of their scope: a rank under "
-            "Linf says what the method was not made for. The paper claims good image quality on all of its "
-            "data sets; no number was readable, so no claim is entered."
+            "weight decay, batches of 32, with a one-cycle schedule. The authors judge by the quality of the image "
+            "restored after a one-pixel attack on coloured and grey sets of MedMNIST (Derma, Path, OCT, Chest), and "
+            "leave dense attacks such as PGD out of their scope: a rank under Linf says what the method was not made "
+            "for. The paper claims good image quality on all of its data sets; no number was readable, so no claim is "
+            "entered."
         ),
     )
 )

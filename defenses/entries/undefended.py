@@ -38,8 +38,8 @@ DEFENSES.add(
                 "msd_hippocampus": {"epochs": 15},
             },
         ),
-        departures="20 epochs in batches of 64, on BreastMNIST some 180 steps; adversarial training has 100 epochs of 32 "
-        "there (1,800 steps), noise injection 200 (3,600).",
+        departures="20 epochs in batches of 64, on BreastMNIST some 180 steps; adversarial training has 100 epochs of "
+        "32 there (1,800 steps), noise injection 200 (3,600).",
         claims=tuple(published_accuracy(dataset, value) for dataset, value in MEDMNIST_RESNET18.items()),
         truth=Truth(known_by=KnownBy.ATTACK, statement="Nothing is hidden: attacks find what there is."),
     )

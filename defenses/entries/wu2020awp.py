@@ -33,8 +33,9 @@ DEFENSES.add(
                 budget=linf(8 / 255),
             ),
         ),
-        departures="The claim is of AWP with TRADES, this entry is AWP with PGD adversarial training. AdamW with a one-cycle schedule; eps 4/255 in place of 8/255, also where a board ranks 8/255; 5 "
-        "inner steps of eps/2 instead of 10 of about eps/4, taken in bfloat16 in eval mode. On BreastMNIST the weights "
-        "move by 0.005 of their length instead of 0.01, with which 100 epochs end at the majority class.",
+        departures="The claim is of AWP with TRADES, this entry is AWP with PGD adversarial training. AdamW with a "
+        "one-cycle schedule; eps 4/255 in place of 8/255, also where a board ranks 8/255; 5 inner steps of eps/2 "
+        "instead of 10 of about eps/4, taken in bfloat16 in eval mode. On BreastMNIST the weights move by 0.005 of "
+        "their length instead of 0.01, with which 100 epochs end at the majority class.",
     )
 )
