@@ -77,4 +77,6 @@ def _command(board: Leaderboard, defenses: Sequence[str], seeds: str) -> str:
         return ""
     chosen = " ".join(f"--defense {name}" for name in defenses)
     protocol = " ".join(f"--protocol {name}" for name in board.protocols)
-    return f"python -m benchmark run --suite full --dataset {board.dataset.name} {protocol} --seeds {seeds} {chosen}"
+    samples = f"--n {board.n} " if board.n < board.dataset.n_test else ""  # rows of one board meet on the same samples
+    where = f"--dataset {board.dataset.name} {protocol} {samples}"
+    return f"python -m benchmark run --suite full {where}--seeds {seeds} {chosen}"

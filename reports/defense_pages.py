@@ -183,7 +183,8 @@ def _claim(claim: PublishedClaim, steps: Sequence[Step], others: Sequence[Cell])
     """Returns a published number with what was measured on the same data: at its budget, or clean where it is clean."""
     about = [(board, row) for board, row in steps if claim.speaks_of(board.dataset)]
     row = next((row for _, row in about if claim in row.claims), None)
-    clean = about[0][1].clean if about and claim.metric in CLEAN_METRICS else None
+    rows = [row for _, row in about]
+    clean = max(rows, key=lambda row: (row.n, len(row.cells))).clean if rows and claim.metric in CLEAN_METRICS else None
     weights = {cell.record.checkpoint.sha256 for _, own in about for cell in own.cells if cell.record.checkpoint}
     measured: dict[str, list] = {}
     for cell in others:

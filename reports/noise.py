@@ -65,7 +65,7 @@ class Noise:
 
     against: tuple[Against, ...]
     missing: tuple[DefenseFacts, ...]
-    """Plain noise that has been evaluated on these images, and has no row on the board to compare with."""
+    """Plain noise that has been evaluated on these images, and is compared neither on the board nor under a sweep."""
     views: tuple[tuple[str, Pooled | None, Pooled], ...]
     """(what, clean, under attack) for each corpus metric of several draws."""
     sweeps: tuple[Sweep, ...]
@@ -89,16 +89,18 @@ def noise_of(board: Leaderboard, row: Row, others: Sequence[Cell]) -> Noise | No
     plain = {cell.defense.name: cell.defense for cell in others if is_plain_noise(cell.defense)}
     present = {other.defense.name for other in board.rows}
     read = [(spec.title, row.metrics[spec.name]) for spec in DRAW_METRICS if spec.name in row.metrics]
+    under_sweep = _under_sweep(own, swept, plain, board.budget)
+    compared = present | {found.defense.name for found in under_sweep}
     return Noise(
         against=tuple(
             Against(row=other, gain=row.standing.value - other.standing.value)
             for other in board.rows
             if other is not row and (other.defense.name == TRAINED or is_plain_noise(other.defense))
         ),
-        missing=tuple(plain[name] for name in sorted(plain) if name not in present),
+        missing=tuple(plain[name] for name in sorted(plain) if name not in compared),
         views=tuple((title, change.clean, change.attacked) for title, change in read),
         sweeps=tuple(sorted((_sweep(cell) for cell in own), key=lambda sweep: sweep.seed)),
-        under_sweep=_under_sweep(own, swept, plain, board.budget),
+        under_sweep=under_sweep,
     )
 
 

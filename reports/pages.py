@@ -12,6 +12,7 @@ from reports.absent import unmeasured
 from reports.addresses import INDEX, METHODOLOGY, board_page, corruption_page, defense_page, unusual_rules
 from reports.cards import DefenseFacts
 from reports.exam import TOLERANCE
+from reports.external_checks import external_checks
 from reports.groups import dependence
 from reports.html import metric_spec
 from reports.leaderboard import AGGREGATE_MINIMUM, Leaderboard, Row, Standings
@@ -51,6 +52,7 @@ def render_methodology(env: Environment, standings: Standings, measurements: Seq
         tolerance=round(100 * TOLERANCE),
         address=defense_page,
         measurements=measurements,
+        checks=external_checks(standings),
     )
 
 

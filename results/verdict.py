@@ -187,7 +187,10 @@ def _elsewhere(facts: _Facts, budget: Budget) -> Iterable[str]:
     if escalation is None or as_budget(escalation.budget) == as_budget(budget):
         return
     fall, where = escalation.robust_before - escalation.robust_after, as_budget(escalation.budget).label
-    yield f"the escalation ran at {where} only, and lowered the score there by {100 * fall:.1f} points"
+    yield (
+        f"the escalation ran at {where} only, and lowered the score there by {100 * fall:.1f} points; what would settle "
+        "it: an attack that knows the trick at this budget, e.g. adversarials handed in with challenge"
+    )
 
 
 def _unsettled(facts: _Facts, budget: Budget) -> Iterable[str]:

@@ -195,9 +195,9 @@ def noisy_gradient(cell: Cell, view: View, objective: str, rows: Tensor) -> tupl
         if cosine >= AGREEING or count >= MOST_DRAWS:
             break
         count *= 2
-    text = f"two independent gradients of {view.eot_samples} draws have a mean cosine of {first_cosine:.2f}"
+    text = f"two independent gradients of {view.eot_samples} draws have a mean cosine of {first_cosine:.3f}"
     if count > view.eot_samples:
-        text += f"; of {count} draws, which the probes use, {cosine:.2f}"
+        text += f"; of {count} draws, which the probes use, {cosine:.3f}"
     values = {"cosine": first_cosine, "draws": float(count), "cosine_used": cosine}
     noted = first_cosine < AGREEING
     return count, Finding(name="noisy-gradient", red=False, noted=noted, evidence=f"{text} (limit 0.5)", values=values)
