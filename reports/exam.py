@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from fnmatch import fnmatchcase
 
-from registry import Budget
+from registry import Budget, DefenseEntry
 from reports.cards import DatasetFacts, DefenseFacts
 
 TOLERANCE = 0.03
@@ -90,6 +92,18 @@ class Exam:
             ends.setdefault(row.defense.name, set()).add(row.outcome)
         bad = set(outcomes) - GOOD
         return sum(found <= set(outcomes) or bool(found & bad) for found in ends.values())
+
+    def unexamined(self, entries: Iterable[DefenseEntry]) -> tuple[str, ...]:
+        """Returns which registered defenses of known truth have no row, though they are made for such data."""
+        rows = {row.defense.name for row in self.rows}
+        return tuple(
+            entry.name
+            for entry in sorted(entries, key=lambda entry: entry.name)
+            if entry.truth is not None
+            and entry.name not in rows
+            and self.dataset.task in entry.tasks
+            and any(fnmatchcase(self.dataset.name, pattern) for pattern in entry.datasets)
+        )
 
     @property
     def n_broken(self) -> int:

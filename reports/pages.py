@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from jinja2 import Environment
 
-from registry import RESTORATION, TASKS, Norm
+from registry import DEFENSES, RESTORATION, TASKS, Norm
 from registry.metric import MetricSpec, TaskSpec
 from reports.absent import unmeasured
 from reports.addresses import INDEX, METHODOLOGY, board_page, corruption_page, defense_page, unusual_rules
@@ -53,6 +53,7 @@ def render_methodology(env: Environment, standings: Standings, measurements: Seq
         address=defense_page,
         measurements=measurements,
         checks=external_checks(standings),
+        entries=DEFENSES,
     )
 
 

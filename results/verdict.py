@@ -188,8 +188,8 @@ def _elsewhere(facts: _Facts, budget: Budget) -> Iterable[str]:
         return
     fall, where = escalation.robust_before - escalation.robust_after, as_budget(escalation.budget).label
     yield (
-        f"the escalation ran at {where} only, and lowered the score there by {100 * fall:.1f} points; what would settle "
-        "it: an attack that knows the trick at this budget, e.g. adversarials handed in with challenge"
+        f"the escalation ran at {where} only, and lowered the score there by {100 * fall:.1f} points; what would "
+        "settle it: an attack that knows the trick at this budget, e.g. adversarials handed in with challenge"
     )
 
 

@@ -51,3 +51,10 @@ def test_a_full_board_lacks_nothing(standings):
     assert [item.defense.name for item in found.absent] == ["Undefended"], "a clean score alone is no row"
     assert (found.few_seeds, found.repeat) == ((), "")
     assert unmeasured(board, ()).produce == ""
+
+
+def test_commands_keep_to_the_samples_of_their_board(standings):
+    board = standings.boards[0]
+    assert "--n " not in unmeasured(board, standings.others).produce
+    fewer = unmeasured(replace(board, n=78), standings.others)
+    assert " --n 78 " in fewer.produce and " --n 78 " in fewer.repeat

@@ -54,6 +54,19 @@ def test_claims_at_a_ranked_budget_and_on_clean_images_show_what_was_measured(tm
     assert "89.7" in clean and "clean, n 156" in clean
 
 
+def test_a_clean_claim_is_held_against_the_row_of_most_samples(tmp_path):
+    claim = replace(make_claim(), budget=None, metric="clean_accuracy")
+    defense, pixels = make_defense("Claimer", claims=(claim,)), [Budget(norm=Norm.L0, eps=1)]
+    few = make_protocol("standard:l0", budgets=pixels)
+    made = [
+        make_record(defense=defense, protocol=few, clean=0.5, robust=(0.3,), n=40),
+        make_record(defense=defense, clean=0.9),
+    ]
+    build_site(write_store(tmp_path / "records", made), tmp_path / "site")
+    text = (tmp_path / "site/defenses/Claimer.html").read_text()
+    assert "clean, n 156" in text[text.index("Claimed and measured") :].split("</table>")[0]
+
+
 @pytest.mark.parametrize("name", ["Madry2018PGDAT", "GaussianAugmentation"])
 def test_without_claims_a_page_says_what_was_entered_and_not_what_was_published(name, tmp_path):
     defense = make_defense(name)

@@ -285,3 +285,11 @@ def test_training_seeds_of_fewer_samples_are_graded_in_a_row_of_their_own(tmp_pa
     assert exam.in_words == "1 of 1 broken controls caught, 0 false alarms on 0 honest ones"
     exam = exam_of(tmp_path / "high", full, record_of(broken(), 0.2, seed=1, n=50))
     assert exam.in_words == "0 of 1 broken controls caught, 0 false alarms on 0 honest ones, 1 broken ones not graded"
+
+
+def test_controls_without_a_row_are_named(tmp_path):
+    exam = exam_of(tmp_path, record_of(broken()))
+    here, other = honest("ControlOther"), honest("ControlElsewhere", datasets=("phantom*",))
+    labels = honest("ControlMaps", tasks=("segmentation",))
+    assert exam.unexamined([broken(), other, here, make_defense(), labels]) == ("ControlOther",)
+    assert exam.unexamined([broken()]) == ()

@@ -39,8 +39,9 @@ DEFENSES.add(
             },
         ),
         departures="20 epochs in batches of 64, on BreastMNIST some 180 steps; adversarial training has 100 epochs of "
-        "32 there (1,800 steps), noise injection 200 (3,600). Of the 78 images that paper:tsai attacked on BreastMNIST, it and "
-        "paper:tsai-exhaustive break the same 16 with one pixel; the score of the latter is over all 156.",
+        "32 there (1,800 steps), noise injection 200 (3,600). Of the 78 images that paper:tsai attacked on "
+        "BreastMNIST, it and paper:tsai-exhaustive break the same 16 with one pixel; the score of the latter is over "
+        "all 156.",
         claims=tuple(published_accuracy(dataset, value) for dataset, value in MEDMNIST_RESNET18.items()),
         truth=Truth(known_by=KnownBy.ATTACK, statement="Nothing is hidden: attacks find what there is."),
     )
