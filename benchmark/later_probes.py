@@ -22,7 +22,7 @@ from datasets.batch import Batch
 from registry import Norm
 from results.budgets import as_budget, as_threat_model
 from results.consistency import CLEAN
-from results.later_probes import INSIDE, JUMP, lacking_probes, with_later
+from results.later_probes import INSIDE, JUMP, SLOPE, lacking_probes, with_later
 from results.record import EvaluationRecord, RecordStatus
 from results.sample_table import SAMPLE_ID
 from results.store import RecordStore
@@ -105,7 +105,8 @@ def _findings(
             probed = batch.take(correct)
             if len(correct):
                 findings += gradient_findings(victim, probed, balls(threat_model, ranked, probed), "margin")
-        if JUMP in lacking:
+        if JUMP in lacking or SLOPE in lacking:
             rows = audit_rows(batch, clean, subject.task.fail_below, AUDIT_SAMPLES)
-            findings.append(jump_finding(victim, batch, rows, victim.outputs(batch)))
+            slope = bool(record.defense.get("differentiable", True))
+            findings.append(jump_finding(victim, batch, rows, victim.outputs(batch), slope=slope))
     return tuple(findings)

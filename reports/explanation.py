@@ -28,6 +28,8 @@ SETTLES = {
     "zero-gradient": "a smooth stand-in (`bpda_twin`) for the stage that stops the gradient, or adversarials handed in",
     "jumping-margin": "an attack on what decides: outputs that follow the decision, a `bpda_twin` of the stage "
     "that hides it, or adversarials handed in with `challenge`",
+    "discontinuous": "one answer for an image and for its rounded form: attack the model as people will use it, on "
+    "multiples of 1/255, and hand in what is found with `challenge`",
     "black-box-beats-white-box": "a white-box attack that breaks at least what the black-box one broke",
     "unbounded-survivors": "an attack that breaks everything at eps = 1, as some attack must",
     "not-converged": "more steps, restarts or draws, until doubling them lowers nothing",

@@ -13,6 +13,10 @@ INSIDE = "zero-gradient and dishonest-gradient inside of the balls"
 """What the probes of gradients did not look at first: random points of the balls beside the samples."""
 
 
+SLOPE = "jumping-margin along the gradient at the boundary"
+"""What that probe did not ask at first of models with a gradient of their own."""
+
+
 def lacking_probes(record: EvaluationRecord) -> tuple[str, ...]:
     """Returns the probes of today, for people, that were not yet there when a record was examined."""
     flags, lacking = {flag.name: flag for flag in record.flags}, []
@@ -22,7 +26,15 @@ def lacking_probes(record: EvaluationRecord) -> tuple[str, ...]:
     one_label = record.dataset["task"] == "classification" and not record.dataset.get("multi_label")
     if flags and one_label and (JUMP not in flags or "share" not in flags[JUMP].values):
         lacking.append(JUMP)
+    elif JUMP in flags and one_label and _without_slope(record, flags[JUMP]):
+        lacking.append(SLOPE)
     return tuple(lacking)
+
+
+def _without_slope(record: EvaluationRecord, jump: Flag) -> bool:
+    """Returns whether a gradient of the model's own was not followed at the boundary, though there is one of each."""
+    own = bool(record.defense.get("differentiable", True)) and record.escalation is None
+    return own and jump.values.get("n", 0) > 0 and "boundary eps/4" not in jump.values
 
 
 def with_later(record: EvaluationRecord, flags: Sequence[Flag], when: str) -> EvaluationRecord:

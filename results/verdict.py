@@ -16,6 +16,7 @@ PROBES = frozenset(
         "dishonest-gradient",
         "zero-gradient",
         "jumping-margin",
+        "discontinuous",
         "black-box-beats-white-box",
         "unbounded-survivors",
         "not-converged",

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from attacks.soundness.finding import Finding
+from attacks.soundness.hidden_paths import has_stages
 from attacks.soundness.jump import LIMIT, jump_finding
 from attacks.victim import ModelVictim
 from datasets.tasks.classification import Classification
@@ -26,7 +27,7 @@ def found(model: nn.Module, inputs: torch.Tensor | None = None) -> Finding:
     victim = ModelVictim(model, Classification(classes), slots=32)
     outputs = victim.outputs(batch)
     rows = (outputs.argmax(1) == batch.targets["label"]).nonzero()[:, 0]
-    return jump_finding(victim, batch, rows, outputs)
+    return jump_finding(victim, batch, rows, outputs, slope=not has_stages(model))
 
 
 def near(share: float) -> float:

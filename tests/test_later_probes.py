@@ -81,7 +81,7 @@ def test_a_complete_record_stays_as_it_is(store, capsys):
 def test_a_red_answer_is_written_and_said(store, capsys, monkeypatch):
     store.write(of_before(the_record(store)))
     red = later_probes.jump_finding
-    monkeypatch.setattr(later_probes, "jump_finding", lambda *args: replace(red(*args), red=True))
+    monkeypatch.setattr(later_probes, "jump_finding", lambda *args, **more: replace(red(*args, **more), red=True))
     assert examine(store) == 0
     printed = capsys.readouterr().out
     assert "1 have a red flag" in printed and "run their cells again" in printed

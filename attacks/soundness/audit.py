@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from attacks.ball import Ball
+from attacks.draws import KeyedRandom
 from attacks.log_probabilities import LogProbabilities, are_probabilities
 from attacks.queries import Draws
 from attacks.shell import modules_in_training_mode
@@ -27,6 +28,8 @@ from registry import Randomness
 
 AUDIT_SAMPLES = 256
 """Largest number of clean-correct samples that probes look at."""
+MOVE, TORN = 1e-5, 0.05
+"""By how much values move where nothing should change, and change of outputs, in units of their spread, that counts."""
 DRAWS = 4
 """Draws of declared randomness of which one must differ from the others."""
 
@@ -40,6 +43,7 @@ def audit(
     *,
     backward: str = "true",
     untouched: nn.Module | None = None,
+    original: nn.Module | None = None,
 ) -> tuple[Finding, ...]:
     """Returns the findings of all probes of a model; torch's global generators stay as they were.
 
@@ -51,10 +55,11 @@ def audit(
         objective_name: What the gradient is taken of; "margin" exists for labels and for label maps.
         backward: Which gradient is judged: "true", or "bpda", through stand-ins.
         untouched: A copy of the model from before its first answer, see `untouched_copy`; None where there is none.
+        original: The model itself, of which the victim's is a copy; None where that is not here.
     """
     devices = [batch.inputs.device] if batch.inputs.is_cuda else []
     with torch.random.fork_rng(devices=devices):
-        return tuple(_findings(victim, batch, clean_scores, ball, objective_name, backward, untouched))
+        return tuple(_findings(victim, batch, clean_scores, ball, objective_name, backward, untouched, original))
 
 
 def _findings(
@@ -65,19 +70,43 @@ def _findings(
     objective_name: str,
     backward: str,
     untouched: nn.Module | None,
+    original: nn.Module | None,
 ) -> list[Finding]:
     correct = (clean_scores >= victim.task.fail_below).nonzero()[:AUDIT_SAMPLES, 0]
     first = slice(0, AUDIT_SAMPLES)
     where = places(batch.take(first), ball.take(first))
-    findings = [_training_mode(victim), _declared_randomness(victim, where), state_finding(victim, where, untouched)]
+    findings = [_training_mode(victim), _declared_randomness(victim, where)]
+    findings.append(state_finding(victim, where, untouched, original))
     copied = copy_of(victim, copy.deepcopy(victim.model))
     outputs = copied.outputs(where[0])
+    findings.append(_discontinuous(copied, where[0]))
     if isinstance(outputs, Tensor):
         findings += [_probabilities(victim, outputs), _constant(copied, where[0])]
     if len(correct):
         rows = batch.take(correct)
         findings += gradient_findings(victim, rows, ball.take(correct), objective_name, backward=backward)
     return findings
+
+
+def _discontinuous(victim: ModelVictim, some: Batch) -> Finding:
+    """Looks whether outputs change when each value of a stored image moves by less than anybody can see or store.
+
+    Stored images lie on multiples of 1/255, and where attacks end does not: a model that answers otherwise off the
+    grid is attacked there and judged there, and nobody asks what it says of images as people have them.
+    """
+    keys = KeyedRandom(seed=0, stream=3).keys(some.sample_ids)
+    noise = (KeyedRandom.uniform(keys, some.inputs.shape[1:]) * 2 - 1).to(some.inputs)
+    outputs = flattened(victim.outputs(some))
+    spread = (outputs.amax(1) - outputs.amin(1)).median()
+    apart = distance(outputs, flattened(victim.outputs(some.with_inputs((some.inputs + MOVE * noise).clamp(0, 1)))))
+    share = float((apart > TORN * spread).double().mean())
+    return Finding(
+        name="discontinuous",
+        red=share >= 0.1,
+        evidence=f"outputs of {share:.0%} of {len(some)} samples change by over {TORN:.0%} of the median spread where "
+        f"every value moves by up to {MOVE:g} (limit 10%)",
+        values={"share": share, "n": float(len(some))},
+    )
 
 
 def _training_mode(victim: ModelVictim) -> Finding:

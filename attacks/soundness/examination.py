@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from attacks.ball import Ball, ball_for, support_mask
 from attacks.engine import BudgetOutcome, Outcome, Watch
 from attacks.journal import Journal
+from attacks.soundness.answers import moved
 from attacks.soundness.audit import AUDIT_SAMPLES, audit
 from attacks.soundness.comparisons import Comparisons
 from attacks.soundness.convergence import (
@@ -74,7 +75,8 @@ def examine(
     devices = [batch.inputs.device] if batch.inputs.is_cuda else []
     copies = private(access)
     with torch.random.fork_rng(devices=devices):
-        examined = _Examination(copies, batch, protocol, facts, outcome, seed, watch, journal, untouched)(main)
+        probed = (untouched, access.victim.model)
+        examined = _Examination(copies, batch, protocol, facts, outcome, seed, watch, journal, *probed)(main)
     total, own = access.victim.spent, copies.victim.spent
     total.forwards, total.backwards = total.forwards + own.forwards, total.backwards + own.backwards
     return examined
@@ -84,9 +86,9 @@ class _Examination:
     """One cell under examination."""
 
     def __init__(
-        self, access: Access, batch, protocol, facts, outcome: Outcome, seed: int, watch, journal, untouched
+        self, access: Access, batch, protocol, facts, outcome: Outcome, seed: int, watch, journal, untouched, original
     ) -> None:
-        self._access, self._outcome, self._untouched = access, outcome, untouched
+        self._access, self._outcome, self._untouched, self._original = access, outcome, untouched, original
         self._told: Watch = watch or (lambda share, text: None)
         self._cell = Cell(
             batch=batch,
@@ -122,9 +124,11 @@ class _Examination:
             self._objectives[0],
             backward="true" if self._comparable else view.backward,  # where nothing is escalated: what attacks followed
             untouched=self._untouched,
+            original=self._original,
         )
-        found += self._jump(self._access.victim)
+        found += self._jump(self._access.victim, slope=view.owns_slope)
         if not self._comparable:
+            found = _joined(found, self._in_pixels(view))
             return self._outcome, found + self._notes(main.scores), None
         found += self._probe(view, main, salt=0)
         red = tuple(finding for finding in found if finding.red)
@@ -170,17 +174,27 @@ class _Examination:
             self._ledger.take(places, run, PROBES)
         return tuple(finding for finding in findings if finding is not None)
 
-    def _jump(self, source: ModelVictim) -> tuple[Finding, ...]:
+    def _jump(self, source: ModelVictim, *, slope: bool) -> tuple[Finding, ...]:
         """Returns whether a margin jumps where the answer turns wrong; of one label for each image."""
         facts = self._cell.facts
         if facts.task != "classification" or facts.multi_label:
             return ()
-        return (jump_finding(self._access.victim, self._cell.batch, self._rows, self._clean_outputs, source),)
+        victim, batch = self._access.victim, self._cell.batch
+        return (jump_finding(victim, batch, self._rows, self._clean_outputs, source, slope=slope),)
+
+    def _in_pixels(self, view: View) -> tuple[Finding, ...]:
+        """Returns the findings on gradients where few pixels are changed, which attacks in L0 follow."""
+        if self._cell.protocol.threat_model.norm is not Norm.L0 or not len(self._rows):
+            return ()
+        rows = self._cell.batch.take(self._rows)
+        there = moved(rows, self._ball.take(self._rows))
+        ball = ball_for(replace(self._cell.protocol.threat_model, norm=Norm.LINF), PROBED, there.inputs)
+        return tuple(gradient_findings(view.gradient_of, there, ball, self._objectives[0], backward=view.backward))
 
     def _gradient(self, view: View) -> tuple[Finding, ...]:
         """Returns whether the gradient of a view vanishes and delivers, and whether its margin jumps."""
         judge = view.access.victim if view.transfers else None
-        jump = () if view.transfers else self._jump(view.gradient_of)
+        jump = () if view.transfers else self._jump(view.gradient_of, slope=view.owns_slope)
         return jump + tuple(
             gradient_findings(
                 view.gradient_of,
@@ -199,6 +213,20 @@ class _Examination:
     def _notes(self, scores: Tensor) -> tuple[Finding, ...]:
         note = below_constant(self._cell, scores)
         return () if note is None else (note,)
+
+
+def _joined(found: tuple[Finding, ...], elsewhere: tuple[Finding, ...]) -> tuple[Finding, ...]:
+    """Returns findings, red too where those of the same name are that were made with changed pixels."""
+    others = {finding.name: finding for finding in elsewhere}
+
+    def joined(one: Finding) -> Finding:
+        if one.name not in others:
+            return one
+        other = others[one.name]
+        evidence = f"{one.evidence}; with changed pixels: {other.evidence}"
+        return replace(one, red=one.red or other.red, evidence=evidence)
+
+    return tuple(map(joined, found))
 
 
 def _renewed(found: tuple[Finding, ...], again: tuple[Finding, ...]) -> tuple[Finding, ...]:

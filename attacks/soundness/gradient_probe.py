@@ -59,6 +59,11 @@ def gradient_findings(
     return [_joined(*pair) for pair in zip(at_samples, inside, strict=True)]
 
 
+def delivered(source: ModelVictim, batch: Batch, ball: Ball, objective_name: str) -> Finding:
+    """Returns whether a gradient delivers what it promises at some points; as `gradient_findings` of one place."""
+    return _GradientProbe(source, batch, ball, objective_name, "true", None).dishonest_gradient()
+
+
 def _joined(at_samples: Finding, inside: Finding) -> Finding:
     """Returns one finding of two places, red where one of them is."""
     return replace(

@@ -21,11 +21,17 @@ from datasets.batch import Batch
 from datasets.tasks.base import Outputs, model_outputs
 from registry import Randomness
 
+NEARLY = 0.99
+"""Times an image that stands beside it in a batch, as the runs of an attack on one sample do."""
 
-def state_finding(victim: ModelVictim, where: tuple[Batch, ...], untouched: nn.Module | None) -> Finding:
+
+def state_finding(
+    victim: ModelVictim, where: tuple[Batch, ...], untouched: nn.Module | None, original: nn.Module | None = None
+) -> Finding:
     """Returns whether a model keeps state, red where one of three comparisons finds more than rounding.
 
-    A row alone, in smaller batches, in a shuffled one, and while a gradient is wanted, with the row in its place. The
+    A row alone, in smaller batches, in a shuffled one, beside an image much like it, and while a gradient is wanted,
+    with the row in its place. The model that attacks met with a copy of it, which a model can tell from itself. The
     model with a copy from before its first answer: what it has learnt from images since may lie anywhere, and need not
     change any more.
     The model's tensors before and after a forward pass. Noise of a sample's own is the same in all places, and of noise
@@ -35,6 +41,7 @@ def state_finding(victim: ModelVictim, where: tuple[Batch, ...], untouched: nn.M
         victim: The model, used.
         where: The same samples at several places, such as themselves and random points of their balls.
         untouched: A copy of the model from before its first answer, or None where there is none.
+        original: The model that attacks met and that judged them, of which the victim's is a copy; or None.
     """
     few = [batch.take(slice(0, victim.slots)) for batch in where]
     finer = all(answers_in_float64(victim, batch) for batch in few)
@@ -48,6 +55,12 @@ def state_finding(victim: ModelVictim, where: tuple[Batch, ...], untouched: nn.M
         depends = depends or primed
         values |= {"untouched": since.difference, "untouched_limit": since.limit}
         texts.append(f"they differ by {_told(since, primed)} from those of a copy from before its first answer")
+    if original is not None:
+        itself = max((_from_its_copy(victim, original, batch) for batch in few), key=lambda one: one.difference)
+        red = itself.difference > max(itself.limit, itself.resolution)
+        depends = depends or red
+        values |= {"copied": itself.difference, "copied_limit": itself.limit}
+        texts.append(f"the model's own differ by {_told(itself, red)} from those of a copy")
     changed = _changed_tensors(copy.deepcopy(victim.model), few)
     texts.append(f"buffers or parameters changed by a forward pass: {', '.join(changed[:3]) or 'none'}")
     return Finding(
@@ -107,6 +120,12 @@ def _among_others(victim: ModelVictim, some: Batch, double: bool) -> Apart:
     def alone() -> Tensor:
         return torch.cat([flattened(outputs(some.take(slice(row, row + 1)))) for row in range(min(4, len(some)))])
 
+    def twins() -> Tensor:
+        half = torch.arange(max(1, len(some) // 2), device=some.inputs.device)
+        both = some.take(torch.cat([half, half]))
+        nearly = torch.cat([some.inputs[half], some.inputs[half] * NEARLY])
+        return flattened(outputs(both.with_inputs(nearly)))[: len(half)]
+
     def among(size: int) -> Tensor:
         return flattened(outputs(some.take(slice(0, size))))
 
@@ -115,7 +134,7 @@ def _among_others(victim: ModelVictim, some: Batch, double: bool) -> Apart:
         together = outputs(some)
         wanted = partial(_while_wanted, outputs, some, together)
         smaller = [partial(among, size) for size in _sizes(some)]
-        return apart(together, lambda: flattened(outputs(some.take(order)))[order], alone, *smaller, wanted)
+        return apart(together, lambda: flattened(outputs(some.take(order)))[order], alone, twins, *smaller, wanted)
 
 
 def _sizes(some: Batch) -> tuple[int, ...]:
@@ -146,6 +165,22 @@ def _since_before(victim: ModelVictim, untouched: nn.Module, batch: Batch, doubl
 
     first = outputs(untouched_copy(untouched))  # by no way of the model's own, so that it stays untouched
     return apart(first, lambda: flattened(outputs(copy.deepcopy(victim.model))))
+
+
+def _from_its_copy(victim: ModelVictim, original: nn.Module, batch: Batch) -> Apart:
+    """Returns how far the answers of a model are from those of a copy of it, under the same noise.
+
+    The model's tensors are afterwards as they were.
+    """
+    copied = copy_of(victim, copy.deepcopy(original)).outputs(batch)
+    tensors = [*original.buffers(), *original.parameters()]
+    before = [tensor.detach().clone() for tensor in tensors]
+    found = apart(copied, lambda: flattened(copy_of(victim, original).outputs(batch)))
+    with torch.no_grad():
+        for tensor, values in zip(tensors, before, strict=True):
+            if not torch.equal(tensor, values):
+                tensor.copy_(values)
+    return found
 
 
 def _changed_tensors(model: nn.Module, batches: Iterable[Batch]) -> tuple[str, ...]:

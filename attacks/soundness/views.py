@@ -63,6 +63,11 @@ class View:
         """Whether the gradient is another model's, which the victim need not follow."""
         return self.source not in ("victim", "exact")
 
+    @property
+    def owns_slope(self) -> bool:
+        """Whether its gradient claims to be that of the outputs themselves, and not of what stands in for a stage."""
+        return self.backward == "true" and self.name != LEARNED
+
     def members(self, facts: CellFacts, objectives: tuple[str, ...], steps: int, restarts: int) -> tuple[Member, ...]:
         """Returns APGD through this view on every objective, as members of an ensemble, and of noise momentum, too.
 
