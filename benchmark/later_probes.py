@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from attacks.soundness.audit import AUDIT_SAMPLES
+from attacks.soundness.audit import AUDIT_SAMPLES, discontinuity
 from attacks.soundness.finding import Finding
 from attacks.soundness.fresh import audit_rows
 from attacks.soundness.gradient_probe import gradient_findings
@@ -22,7 +22,7 @@ from datasets.batch import Batch
 from registry import Norm
 from results.budgets import as_budget, as_threat_model
 from results.consistency import CLEAN
-from results.later_probes import INSIDE, JUMP, SLOPE, lacking_probes, with_later
+from results.later_probes import INSIDE, JUMP, SLOPE, TORN, lacking_probes, with_later
 from results.record import EvaluationRecord, RecordStatus
 from results.sample_table import SAMPLE_ID
 from results.store import RecordStore
@@ -80,6 +80,8 @@ class LaterProbes:
 
 def _refuse(record: EvaluationRecord, lacking: tuple[str, ...]) -> None:
     """Raises `Skip` where the probe's question depends on what attacks found."""
+    if set(lacking) == {TORN}:
+        return
     if record.escalation is not None:
         raise Skip(f"was escalated, and probes judge what it ended with ({record.escalation.strongest}); run it again")
     threat_model = as_threat_model(record.protocol["threat_model"])
@@ -105,6 +107,8 @@ def _findings(
             probed = batch.take(correct)
             if len(correct):
                 findings += gradient_findings(victim, probed, balls(threat_model, ranked, probed), "margin")
+        if TORN in lacking:
+            findings.append(discontinuity(victim, batch.take(slice(0, AUDIT_SAMPLES))))
         if JUMP in lacking or SLOPE in lacking:
             rows = audit_rows(batch, clean, subject.task.fail_below, AUDIT_SAMPLES)
             slope = bool(record.defense.get("differentiable", True))

@@ -17,6 +17,10 @@ SLOPE = "jumping-margin along the gradient at the boundary"
 """What that probe did not ask at first of models with a gradient of their own."""
 
 
+TORN = "discontinuous"
+"""Name of the probe of outputs a hair off the grid of stored images."""
+
+
 def lacking_probes(record: EvaluationRecord) -> tuple[str, ...]:
     """Returns the probes of today, for people, that were not yet there when a record was examined."""
     flags, lacking = {flag.name: flag for flag in record.flags}, []
@@ -28,6 +32,8 @@ def lacking_probes(record: EvaluationRecord) -> tuple[str, ...]:
         lacking.append(JUMP)
     elif JUMP in flags and one_label and _without_slope(record, flags[JUMP]):
         lacking.append(SLOPE)
+    if flags and TORN not in flags:
+        lacking.append(TORN)
     return tuple(lacking)
 
 

@@ -11,7 +11,7 @@ from benchmark import later_probes
 from benchmark.cli import main
 from benchmark.weights import checkpoints_folder
 from registry import load_entries
-from results.later_probes import INSIDE, JUMP, lacking_probes
+from results.later_probes import INSIDE, JUMP, TORN, lacking_probes
 from results.record import Escalation, EvaluationRecord, Flag
 from results.store import RecordStore
 from tests import tiny_board
@@ -30,7 +30,7 @@ def of_before(record: EvaluationRecord) -> EvaluationRecord:
     flags = []
     for flag in record.flags:
         values = {name: value for name, value in flag.values.items() if not name.startswith("inside ")}
-        if flag.name != JUMP:
+        if flag.name not in (JUMP, TORN):
             flags.append(replace(flag, values=values))
     return replace(record, flags=tuple(flags))
 
@@ -57,7 +57,7 @@ def test_a_record_gets_what_an_evaluation_of_today_finds(store, capsys):
     today = the_record(store)
     assert lacking_probes(today) == ()
     store.write(of_before(today))
-    assert lacking_probes(the_record(store)) == (INSIDE, JUMP)
+    assert lacking_probes(the_record(store)) == (INSIDE, JUMP, TORN)
     assert examine(store) == 0
     assert "1 records lacked a probe: 1 have it now, 0 have a red flag" in capsys.readouterr().out
     later = the_record(store)
@@ -69,6 +69,17 @@ def test_a_record_gets_what_an_evaluation_of_today_finds(store, capsys):
     assert "asked later of the same weights, 2" in asked and "commit" in asked
     assert "asked later" not in by_name(later)["stateful"].evidence
     assert replace(later, flags=()) == replace(today, flags=())
+
+
+def test_a_probe_that_has_grown_is_asked_again(store):
+    today = the_record(store)
+    jump = by_name(today)[JUMP]
+    older = replace(jump, values={name: value for name, value in jump.values.items() if "boundary" not in name})
+    assert older.values != jump.values
+    store.write(replace(today, flags=tuple(older if flag is jump else flag for flag in today.flags)))
+    assert lacking_probes(the_record(store)) == (SLOPE,)
+    assert examine(store) == 0
+    assert by_name(the_record(store))[JUMP].values == pytest.approx(jump.values)
 
 
 def test_a_complete_record_stays_as_it_is(store, capsys):

@@ -79,7 +79,7 @@ def _findings(
     findings.append(state_finding(victim, where, untouched, original))
     copied = copy_of(victim, copy.deepcopy(victim.model))
     outputs = copied.outputs(where[0])
-    findings.append(_discontinuous(copied, where[0]))
+    findings.append(discontinuity(copied, where[0]))
     if isinstance(outputs, Tensor):
         findings += [_probabilities(victim, outputs), _constant(copied, where[0])]
     if len(correct):
@@ -88,7 +88,7 @@ def _findings(
     return findings
 
 
-def _discontinuous(victim: ModelVictim, some: Batch) -> Finding:
+def discontinuity(victim: ModelVictim, some: Batch) -> Finding:
     """Looks whether outputs change when each value of a stored image moves by less than anybody can see or store.
 
     Stored images lie on multiples of 1/255, and where attacks end does not: a model that answers otherwise off the
