@@ -11,7 +11,7 @@ from benchmark import later_probes
 from benchmark.cli import main
 from benchmark.weights import checkpoints_folder
 from registry import load_entries
-from results.later_probes import INSIDE, JUMP, TORN, lacking_probes
+from results.later_probes import INSIDE, JUMP, SLOPE, TORN, lacking_probes
 from results.record import Escalation, EvaluationRecord, Flag
 from results.store import RecordStore
 from tests import tiny_board
