@@ -67,6 +67,9 @@ def evaluate(
             do.
     """
     load_entries()
+    kinds = [str(kind) for kind in Randomness]
+    if randomness not in kinds:
+        raise UserError(f"randomness is one of {', '.join(kinds)}, got {randomness!r}")
     where = resolve_device(device)
     spec, batch, sha256, examples = _data(dataset, task, class_names, n, data)
     chosen = PROTOCOLS[protocol]
@@ -106,7 +109,7 @@ def _data(
         split = loaded.splits["test"]
         taken = split.take(range(min(n or len(split), len(split))))
         return loaded.spec, taken, loaded.sha256, examples_of(loaded)
-    inputs, targets = (torch.as_tensor(part) for part in dataset)
+    inputs, targets = (torch.as_tensor(part).detach().cpu() for part in dataset)
     inputs, targets = inputs[:n], targets[:n]
     if inputs.ndim not in (4, 5) or len(inputs) != len(targets) or not len(inputs):
         raise InputContractError(
@@ -114,6 +117,11 @@ def _data(
         )
     if targets.is_floating_point():
         raise InputContractError(f"expected int64 targets, got {targets.dtype}")
+    if task == "classification" and targets.ndim != 1:
+        raise InputContractError(
+            f"expected one label for each image, int64 (N,), got targets {tuple(targets.shape)}; several labels are "
+            "evaluated as a data set with multi_label=True, which the registry takes"
+        )
     batch = Batch(
         sample_ids=torch.arange(len(inputs)),
         inputs=inputs,

@@ -118,7 +118,11 @@ def task_spec(name: str) -> TaskSpec:
 
 def unprobed(board: Leaderboard) -> str:
     """Returns what to know of a board on whose budget no soundness probe ran; L0 has few probes at any budget."""
-    if board.probed or board.budget.norm == Norm.L0:
+    if board.budget.norm == Norm.L0:
+        return (
+            "In L0 no attacks are compared with each other, only gradients are probed: a verified row says less here."
+        )
+    if board.probed:
         return ""
     return (
         "No soundness probe ran at this budget, and attacks had less effort than at the budget of full effort, "

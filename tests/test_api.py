@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from benchmark import evaluate
-from registry.errors import BenchmarkError
+from registry.errors import BenchmarkError, InputContractError, UserError
 from tests.toys import batch_for, images, linear
 
 FGSM = "paper:mi-protector-fgsm"
@@ -128,3 +128,14 @@ def test_a_model_in_training_mode_is_refused():
     model, data = model_and_data()
     with pytest.raises(BenchmarkError, match="eval"):
         evaluate(model.train(), data, protocol="clean")
+
+
+def test_what_was_not_expected_is_told_with_what_was():
+    inputs, labels = torch.rand(4, 1, 8, 8), torch.tensor([0, 1, 0, 1])
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 2)).eval()
+    with pytest.raises(UserError, match="randomness is one of none, sample, model, got 'samples'"):
+        evaluate(model, (inputs, labels), randomness="samples")
+    with pytest.raises(InputContractError, match="one label for each image.*multi_label=True"):
+        evaluate(model, (inputs, torch.eye(2, dtype=torch.int64).repeat(2, 1)))
+    record = evaluate(model, (inputs.requires_grad_(), labels), protocol="clean")
+    assert 0 <= record.clean["clean"].value <= 1
