@@ -135,7 +135,7 @@ def test_what_was_not_expected_is_told_with_what_was():
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 2)).eval()
     with pytest.raises(UserError, match="randomness is one of none, sample, model, got 'samples'"):
         evaluate(model, (inputs, labels), randomness="samples")
-    with pytest.raises(InputContractError, match="one label for each image.*multi_label=True"):
+    with pytest.raises(InputContractError, match="one label for each image"):
         evaluate(model, (inputs, torch.eye(2, dtype=torch.int64).repeat(2, 1)))
     record = evaluate(model, (inputs.requires_grad_(), labels), protocol="clean")
     assert 0 <= record.clean["clean"].value <= 1
