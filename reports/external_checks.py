@@ -13,8 +13,10 @@ from reports.leaderboard import Leaderboard, Row, Standings
 from results.record import RecordStatus
 
 BREAST, PNEUMONIA = "breastmnist", "pneumoniamnist"
-NOTICEABLE, LARGE = 0.05, 0.5
+NOTICEABLE, CLEAR, LARGE = 0.05, 0.2, 0.5
 """Differences of scores that a relation speaks of as such."""
+BROKEN = 0.15
+"""Robust score under which a defense has fallen."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +116,7 @@ def _penalty(m: _Measured) -> bool:
     none, penalty, trained = (
         m.robust(name, levels=4) for name in ("Undefended", "Ross2018InputGradient", "Madry2018PGDAT")
     )
-    return none + 4 * NOTICEABLE < penalty < trained
+    return none + CLEAR < penalty < trained
 
 
 def _noise_in_training(m: _Measured) -> bool:
@@ -126,7 +128,7 @@ def _noise_in_training(m: _Measured) -> bool:
 
 def _one_draw(m: _Measured) -> bool:
     published = m.under("paper:mi-protector-pgd-20", "Dhar2026NUMAN", "Linf 8/255")
-    return m.robust("Dhar2026NUMAN") < published - 4 * NOTICEABLE
+    return m.robust("Dhar2026NUMAN") < published - CLEAR
 
 
 def _transformations(m: _Measured) -> bool:
@@ -136,7 +138,7 @@ def _transformations(m: _Measured) -> bool:
 
 def _purifiers(m: _Measured) -> bool:
     names = ("Liao2018HGD", "Meng2017MagNet", "Tsai2025DenoisingAE")
-    return all(score < 3 * NOTICEABLE for score in [m.robust(name) for name in names])
+    return all(score < BROKEN for score in [m.robust(name) for name in names])
 
 
 def _certificate(m: _Measured) -> bool:

@@ -64,14 +64,16 @@ def _tables(rows: Iterable[Row]) -> str:
 def _table(title: str, rows: list[Row], smaller: Mapping[tuple[str, str], Row]) -> str:
     label, quality = rows[0]["threat_model"]["label"], rows[0]["quality"]
     graded = quality != "accuracy"
-    heads = [f"{title} (n {max(row['n'] for row in rows)}), {escape(quality)} in %", "seeds", "clean"]
+    full = max(row["n"] for row in rows)
+    heads = [f"{title} (n {full}), {escape(quality)} in %", "seeds", "clean"]
     heads += [f"robust at {label}", "95 % interval", f"at {SMALLER}"]
     heads += [*([] if graded else ["balanced, clean → robust"]), "status"]
     lines = [_line(heads), _line(["---"] * len(heads))]
     for row in sorted(rows, key=lambda row: (row["rank"] is None, -_best(row), row["defense"])):
         other = smaller.get((row["dataset"], row["defense"]))
         low, high = row["best_known_interval"] or row["robust_interval"]
-        cells = [escape(row["defense"]), str(len(row["seeds"])), _percent(row["clean"]), _bound(row)]
+        fewer = "" if row["n"] == full else f" (n {row['n']})"
+        cells = [escape(row["defense"]) + fewer, str(len(row["seeds"])), _percent(row["clean"]), _bound(row)]
         cells += [f"{_percent(low)}-{_percent(high)}", _bound(other) if other else ""]
         cells += [] if graded else [_balanced(row)]
         lines.append(_line([*cells, _status(row)]))

@@ -56,8 +56,10 @@ def needed_protocols(record: EvaluationRecord) -> tuple[str, ...]:
 
 def _still_falling(sweep: BudgetResult | None, budget: Budget) -> Iterator[str]:
     if sweep is None:
-        yield f"{SWEEP} did not attack it at {budget.label}: nothing shows that more draws would not lower the score; "
-        "what would settle it: add this budget to that protocol's entry and run it again"
+        yield (
+            f"{SWEEP} did not attack it at {budget.label}: nothing shows that more draws would not lower the score; "
+            "what would settle it: add this budget to that protocol's entry and run it again"
+        )
         return
     fall, n = late_fall(sweep), sweep.metrics["robust"].n
     if fall == float("inf"):

@@ -137,3 +137,10 @@ def test_where_the_score_is_an_upper_bound_so_is_what_follows_from_it(tmp_path):
     readme = with_tables(f"{BEGIN}\n{END}", pages["leaderboard.json"])
     assert f"→ ≤ {100 * contested.balanced.attacked.value:.1f} | contested" in readme
     assert f"→ {100 * honest.balanced.attacked.value:.1f} | verified" in readme
+
+
+def test_the_readme_says_which_rows_are_of_fewer_samples(tmp_path):
+    made = [make_record(defense=make_defense("Undefended")), make_record(defense=make_defense("Late"), n=52)]
+    exported = render_site(standings_of(tmp_path, *made))["leaderboard.json"].decode()
+    readme = with_tables(f"{BEGIN}\n{END}", exported)
+    assert "| Late (n 52) |" in readme and "| Undefended |" in readme

@@ -86,6 +86,12 @@ def test_a_defense_with_a_trick_needs_the_protocol_that_knows_it(record, tried, 
         assert "--defense" in found.reasons[0] and "adaptive:" in found.reasons[0]
 
 
+def test_noise_that_no_sweep_met_at_a_budget_says_what_would_settle_it():
+    found = verdict([_of_family("noise injection", "sample")], RANKED, tried=[{"adaptive:eot-sweep": None}])
+    (reason,) = found.reasons
+    assert "adaptive:eot-sweep did not attack it at Linf 4/255" in reason and "what would settle it" in reason
+
+
 def test_a_purifier_is_settled_by_an_adaptive_attack_at_its_own_budget_alone():
     found = verdict([_of_family("purification", robust=0.02)], RANKED, tried=[{"adaptive:purifier": None}])
     assert found.status is VerdictStatus.CONTESTED

@@ -28,7 +28,7 @@ NEARLY = 0.99
 def state_finding(
     victim: ModelVictim, where: tuple[Batch, ...], untouched: nn.Module | None, original: nn.Module | None = None
 ) -> Finding:
-    """Returns whether a model keeps state, red where one of three comparisons finds more than rounding.
+    """Returns whether a model keeps state, red where one of four comparisons finds more than rounding.
 
     A row alone, in smaller batches, in a shuffled one, beside an image much like it, and while a gradient is wanted,
     with the row in its place. The model that attacks met with a copy of it, which a model can tell from itself. The
@@ -56,8 +56,8 @@ def state_finding(
         values |= {"untouched": since.difference, "untouched_limit": since.limit}
         texts.append(f"they differ by {_told(since, primed)} from those of a copy from before its first answer")
     if original is not None:
-        itself = max((_from_its_copy(victim, original, batch) for batch in few), key=lambda one: one.difference)
-        red = itself.difference > max(itself.limit, itself.resolution)
+        apart_from_copy = [_from_its_copy(victim, original, batch) for batch in few]
+        itself, red = _worst((one, one.difference > max(one.limit, one.resolution)) for one in apart_from_copy)
         depends = depends or red
         values |= {"copied": itself.difference, "copied_limit": itself.limit}
         texts.append(f"the model's own differ by {_told(itself, red)} from those of a copy")
