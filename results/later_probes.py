@@ -8,7 +8,8 @@ from dataclasses import replace
 from results.record import EvaluationRecord, Flag
 
 JUMP = "jumping-margin"
-"""Name of the probe of margins at the boundary; at first it knew neither ramps nor the share of samples."""
+"""Name of the probe of margins at the boundary; at first it knew neither ramps nor the share of samples, nor any other
+decision than the one label of an image."""
 INSIDE = "zero-gradient and dishonest-gradient inside of the balls"
 """What the probes of gradients did not look at first: random points of the balls beside the samples."""
 
@@ -27,10 +28,10 @@ def lacking_probes(record: EvaluationRecord) -> tuple[str, ...]:
     gradient = flags.get("zero-gradient")
     if gradient and "inside share" not in gradient.values and "n" in gradient.values:
         lacking.append(INSIDE)
-    one_label = record.dataset["task"] == "classification" and not record.dataset.get("multi_label")
-    if flags and one_label and (JUMP not in flags or "share" not in flags[JUMP].values):
+    decided = record.dataset["task"] in ("classification", "segmentation")
+    if flags and decided and (JUMP not in flags or "share" not in flags[JUMP].values):
         lacking.append(JUMP)
-    elif JUMP in flags and one_label and _without_slope(record, flags[JUMP]):
+    elif JUMP in flags and decided and _without_slope(record, flags[JUMP]):
         lacking.append(SLOPE)
     if flags and TORN not in flags:
         lacking.append(TORN)

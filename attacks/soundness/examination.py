@@ -20,6 +20,7 @@ from attacks.soundness.convergence import (
     not_converged,
     unbounded_survivors,
 )
+from attacks.soundness.decisions import decides_much
 from attacks.soundness.escalation import Escalation, Escalator
 from attacks.soundness.finding import Finding
 from attacks.soundness.fresh import Cell, audit_rows
@@ -175,11 +176,10 @@ class _Examination:
         return tuple(finding for finding in findings if finding is not None)
 
     def _jump(self, source: ModelVictim, *, slope: bool) -> tuple[Finding, ...]:
-        """Returns whether a margin jumps where the answer turns wrong; of one label for each image."""
-        facts = self._cell.facts
-        if facts.task != "classification" or facts.multi_label:
-            return ()
+        """Returns whether a margin jumps where the answer turns wrong."""
         victim, batch = self._access.victim, self._cell.batch
+        if victim.task.spec.name != "classification" and not decides_much(victim.task):
+            return ()
         return (jump_finding(victim, batch, self._rows, self._clean_outputs, source, slope=slope),)
 
     def _in_pixels(self, view: View) -> tuple[Finding, ...]:

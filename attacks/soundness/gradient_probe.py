@@ -173,7 +173,7 @@ def _spread(outputs: Outputs) -> float:
 
 def copy_of(victim: ModelVictim, model: nn.Module) -> ModelVictim:
     """Returns a victim around another module, with draws and counts of its own."""
-    return ModelVictim(model, victim.task, slots=victim.slots, randomness=victim.randomness)
+    return type(victim)(model, victim.task, slots=victim.slots, randomness=victim.randomness)
 
 
 def answers_in_float64(victim: ModelVictim, batch: Batch) -> bool:

@@ -13,6 +13,7 @@ from torch import Tensor
 from attacks.ball import ball_for
 from attacks.draws import KeyedRandom
 from attacks.objectives import objective_for
+from attacks.soundness.decisions import decides_much, decisions, one_decision
 from attacks.soundness.finding import Finding
 from attacks.soundness.gradient_probe import LIMITS, copy_of, delivered
 from attacks.soundness.witness import witnesses
@@ -62,14 +63,21 @@ def jump_finding(
 
     Args:
         victim: The defended model, unprepared.
-        batch: All samples of the cell, each with one label.
-        rows: int64 (n,), the clean-correct ones.
+        batch: All samples of the cell.
+        rows: int64 (n,), the clean-correct ones. Of label maps and of several labels one decision of each is looked
+            at, drawn among those that another image decides otherwise.
         outputs: Outputs of the victim on all samples.
         source: Whose margin it is; the victim's by default.
         slope: Whether the margin has a gradient that claims to be its own, which is then followed at the boundary.
     """
-    rows = rows[:MOST]
-    samples, others = _pairs(victim, batch, rows, witnesses(victim, batch, rows, outputs))
+    source = source or victim
+    if decides_much(victim.task):
+        samples, other = decisions(victim.task, batch, rows, outputs, MOST)
+        victim, source = one_decision(victim), one_decision(source)
+    else:
+        rows = rows[:MOST]
+        samples, other = batch.take(rows), witnesses(victim, batch, rows, outputs)
+    samples, others = _pairs(victim, samples, batch.inputs, other)
     if len(samples):
         before, after = _sides(copy_of(victim, copy.deepcopy(victim.model)), samples, others)
         far = (before - samples.inputs).abs().flatten(1).amax(1) > NEAR
@@ -77,7 +85,6 @@ def jump_finding(
     if not len(samples):
         evidence = "no sample has another image whose answer is wrong for it, farther than 2/255 away"
         return Finding(name="jumping-margin", red=False, evidence=evidence, values={"share": 0.0, "n": 0.0})
-    source = source or victim
     jumps = _jumps(copy_of(source, copy.deepcopy(source.model)), samples, others, before, after)
     share = float((~(jumps <= JUMP)).double().mean())  # NaN, too
     median = float(jumps.nan_to_num(MOST_TOLD).clamp(max=MOST_TOLD).median())
@@ -104,19 +111,18 @@ def _with_slope(finding: Finding, source: ModelVictim, boundary: Batch) -> Findi
     )
 
 
-def _pairs(victim: ModelVictim, batch: Batch, rows: Tensor, other: Tensor) -> tuple[Batch, Tensor]:
+def _pairs(victim: ModelVictim, samples: Batch, inputs: Tensor, other: Tensor) -> tuple[Batch, Tensor]:
     """Returns samples with an image whose answer is wrong for each; where the cell holds none, one that nobody took.
 
     Negatives, noise and even grey images may be answered otherwise where all images of a cell are of one class.
 
     Args:
         victim: The victim.
-        batch: All samples of the cell.
-        rows: int64 (n,), the samples in question.
+        samples: The samples in question.
+        inputs: Images of all samples of the cell.
         other: int64 (n,), places of such images in the cell; -1 for none.
     """
-    samples, found = batch.take(rows), other >= 0
-    others = batch.inputs[other.clamp(min=0)]
+    found, others = other >= 0, inputs[other.clamp(min=0)]
     keys = KeyedRandom(seed=0, stream=1).keys(samples.sample_ids)
     noise = KeyedRandom.uniform(keys, samples.inputs.shape[1:]).to(samples.inputs)
     for made in (1 - samples.inputs, noise, *(torch.full_like(samples.inputs, level) for level in (0.0, 0.5, 1.0))):
