@@ -17,19 +17,8 @@ class L0:
         return per_ball(changed.sum(-1).to(torch.float32), change)
 
     def project(self, points: Tensor, originals: Tensor, eps: Tensor) -> Tensor:
-        """Returns the nearest point of the ball within [0, 1].
-
-        The pixels stay whose removal costs most: their squared change minus what [0, 1] cuts off of it.
-        Source: Croce & Hein 2019, arXiv:1909.05040, section 4.1.
-        """
-        clipped = points.clamp(0, 1)
-        kept_change = (points.double() - originals).square() - (points.double() - clipped).square()
-        gain = to_pixels(kept_change, eps).sum(-1)
-        count = _pixels(eps)
-        if ((gain > 0).sum(-1, keepdim=True) <= count).all():
-            return clipped
-        kept = largest(gain, count)[..., None].expand(*gain.shape, points.shape[-3])
-        return torch.where(from_pixels(kept, points), clipped, originals)
+        """Returns the nearest point of the ball within [0, 1]."""
+        return within(points, originals, eps, torch.zeros_like(originals), torch.ones_like(originals))
 
     def steepest(self, gradient: Tensor, eps: Tensor) -> Tensor:
         """Returns the sign of the gradient at the pixels with the largest sums over channels, over their number."""
@@ -45,6 +34,32 @@ class L0:
         return from_pixels(torch.where(chosen, colours, to_pixels(originals, eps)), originals)
 
 
+def value_limits(originals: Tensor, most_change: float, inset: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Returns the lowest and the highest values, (N, ...), that changed pixels may take.
+
+    Args:
+        originals: (N, ...) in [0, 1].
+        most_change: Largest change, but for what the inset asks.
+        inset: Distance from 0 and 1 that they keep.
+    """
+    return tuple((originals + change).clamp(inset, 1 - inset) for change in (-most_change, most_change))
+
+
 def _pixels(eps: Tensor) -> Tensor:
     """Returns the numbers of pixels as (N or 1, balls, 1)."""
     return eps.reshape(len(eps), -1, 1)
+
+
+def within(points: Tensor, originals: Tensor, eps: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """Returns the nearest points with at most eps changed pixels and values from `low` to `high`, as originals are.
+
+    The pixels stay whose removal costs most: their squared change minus what the limits cut off of it.
+    Source: Croce & Hein 2019, arXiv:1909.05040, sections 4.1 and 4.2.
+    """
+    clipped = points.clamp(low, high)
+    kept_change = (points.double() - originals).square() - (points.double() - clipped).square()
+    gain = to_pixels(kept_change, eps).sum(-1)
+    kept, count = gain > 0, _pixels(eps)
+    if not (kept.sum(-1, keepdim=True) <= count).all():
+        kept = kept & largest(gain, count)
+    return torch.where(from_pixels(kept[..., None].expand(*gain.shape, points.shape[-3]), points), clipped, originals)

@@ -9,6 +9,7 @@ from attacks.ball import Ball
 from attacks.blocks import reserve, step_uniforms
 from attacks.draws import KeyedRandom
 from attacks.incumbent import Incumbent
+from attacks.norm_l0 import value_limits
 from attacks.pixels import corner, from_pixels, largest, to_pixels
 from attacks.stepped import Query, Rows, where_rows
 from attacks.victim import Answer
@@ -27,6 +28,10 @@ class SparseRS:
     Args:
         queries: Evaluations of one run.
         share: Share of the chosen pixels that the first steps exchange.
+        most_change: Largest change of a value: filters of outliers leave pixels alone that differ little.
+        inset: Distance that colours keep from 0 and 1, which filters of salt and pepper replace. Colours are corners
+            of the values within both limits; with limits the worst known candidate, which may lie beyond them, is no
+            beginning.
         restarts: Independent runs.
         eot_samples: Draws averaged in each answer of a stochastic defense.
     Source: Croce et al. 2022, arXiv:2006.12834, algorithm 1 and section 4.1. Here a new colour always differs from
@@ -35,8 +40,19 @@ class SparseRS:
 
     knowledge = Knowledge.SCORE_BASED
 
-    def __init__(self, *, queries: int, share: float = 0.3, restarts: int = 1, eot_samples: int = 1) -> None:
+    def __init__(
+        self,
+        *,
+        queries: int,
+        share: float = 0.3,
+        most_change: float = 1.0,
+        inset: float = 0.0,
+        restarts: int = 1,
+        eot_samples: int = 1,
+    ) -> None:
         self.steps = queries
+        self._most_change, self._inset = most_change, inset
+        self._unlimited = most_change >= 1 and not inset
         self.restarts = restarts
         self.eot_samples = eot_samples
         self._incumbent = Incumbent(noisy=eot_samples > 1)
@@ -54,11 +70,12 @@ class SparseRS:
         originals, allowed = to_pixels(ball.originals, ball.eps), allowed_pixels(ball)
         keys = rng.keys(rows.batch.sample_ids, rows.restart, 0)
         count = torch.minimum(ball.eps.reshape(1, -1).to(torch.int64), allowed.sum(-1))
-        known = (rows.begin != ball.originals).flatten(1).any(1) & (rows.restart == 0)
+        known = (rows.begin != ball.originals).flatten(1).any(1) & (rows.restart == 0) & self._unlimited
         changed = (to_pixels(rows.begin, ball.eps) != originals).any(-1) & known[:, None, None]
         priority = rng.uniform(keys, allowed.shape[1:]) + allowed + changed
         chosen = largest(priority, count[..., None])[..., None]
-        colours = (rng.uniform(keys, originals.shape[1:], 1) < 0.5).to(originals.dtype)
+        low, high = value_limits(originals, self._most_change, self._inset)
+        colours = torch.where(rng.uniform(keys, originals.shape[1:], 1) < 0.5, high, low)
         point = from_pixels(torch.where(chosen, colours, originals), ball.originals)
         order = priority.argsort(dim=-1, descending=True, stable=True)
         rows.memory = self._incumbent.start(where_rows(known, rows.begin, point)) | {
@@ -122,7 +139,8 @@ class SparseRS:
         another = torch.where(count + places < memory["allowed"][..., None], count + places, places)
         leaving = order[..., : len(places), None].expand(*active.shape[:-1], best.shape[-1])
         coming = order.gather(-1, another)[..., None].expand_as(leaving)
-        colours = _other_corner(best.gather(2, coming), random)
+        low, high = (values.gather(2, coming) for values in value_limits(originals, self._most_change, self._inset))
+        colours = _other_corner(best.gather(2, coming), random, low, high)
         pixels = best.scatter(2, leaving, torch.where(active, originals.gather(2, leaving), best.gather(2, leaving)))
         return pixels.scatter(2, coming, torch.where(active, colours, pixels.gather(2, coming)))
 
@@ -146,15 +164,17 @@ def _swapped(order: Tensor, one: Tensor, other: Tensor, rows: Tensor) -> Tensor:
     return order.scatter(-1, one, order.gather(-1, other)).scatter(-1, other, order.gather(-1, one))
 
 
-def _other_corner(colours: Tensor, random: Tensor) -> Tensor:
+def _other_corner(colours: Tensor, random: Tensor, low: Tensor, high: Tensor) -> Tensor:
     """Returns random corner colours that differ from the present ones.
 
     Args:
         colours: (N, balls, K, C) in [0, 1].
         random: Uniform numbers, (N, balls, K).
+        low: Lowest values, in the shape of the colours; corners have these and the highest ones.
+        high: Highest values.
     """
     channels = colours.shape[-1]
-    is_corner = ((colours == 0) | (colours == 1)).all(-1)
-    present = (colours.round().to(torch.int64) << torch.arange(channels, device=colours.device)).sum(-1)
+    is_corner = ((colours == low) | (colours == high)).all(-1)
+    present = ((colours == high).to(torch.int64) << torch.arange(channels, device=colours.device)).sum(-1)
     index = (random * (2**channels - is_corner.to(torch.int64))).to(torch.int64)
-    return corner(index + (is_corner & (index >= present)), channels).to(colours.dtype)
+    return torch.where(corner(index + (is_corner & (index >= present)), channels) > 0, high, low)

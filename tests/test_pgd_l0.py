@@ -72,3 +72,19 @@ def test_restarts_begin_at_random_pixels_of_corner_colours():
 def test_other_norms_are_refused():
     with pytest.raises(InvalidEntryError, match="for L0, got L2"):
         PGD0(steps=3).start(rows_for(images(1, shape=(1, 4, 4)), Norm.L2, 1.0), RNG)
+
+
+@pytest.mark.parametrize(("options", "low", "high"), [({"inset": 0.2}, 0.2, 0.8), ({"most_change": 0.1}, None, None)])
+def test_values_keep_within_their_limits(options, low, high):
+    """Four pixels are worth most where they are black or white; they end at the limits, and no other one changes."""
+    inputs = images(3, shape=(1, 6, 6), low=0.0, high=1.0)
+    weight = torch.randn((1, 6, 6), generator=torch.Generator().manual_seed(3))
+    rows = rows_for(inputs, Norm.L0, 4)
+    asked = play(PGD0(steps=30, **options), rows, lambda points: (points * weight).flatten(1).sum(1))
+    changed = asked != inputs
+    assert (changed.flatten(2).sum(2) <= 4).all() and changed[-1].flatten(1).sum(1).min() == 4
+    lowest, highest = (inputs - 0.1, inputs + 0.1) if low is None else (torch.full_like(inputs, v) for v in (low, high))
+    lowest, highest = lowest.clamp(min=0), highest.clamp(max=1)
+    assert (((asked >= lowest - 1e-6) & (asked <= highest + 1e-6)) | ~changed).all()
+    ends = torch.where(weight > 0, highest, lowest)
+    assert torch.allclose(asked[-1][changed[-1]], ends[changed[-1]], atol=1e-5)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 
 from attacks.sparse_rs import SparseRS, exchanged_share
 from registry import Member, Norm, Scope
@@ -131,3 +132,35 @@ def test_neighbours_at_other_steps_change_nothing():
 def test_other_norms_are_refused():
     with pytest.raises(InvalidEntryError, match="for L0, got L2"):
         SparseRS(queries=3).start(rows_for(images(1, shape=(1, 4, 4)), Norm.L2, 1.0), RNG)
+
+
+@pytest.mark.parametrize("options", [{"inset": 0.2}, {"most_change": 0.1}])
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 6, 7)])
+def test_colours_are_corners_of_the_values_within_the_limits(shape, options):
+    inputs = images(4, shape=shape, low=0.0, high=1.0)
+    rows = rows_for(inputs, Norm.L0, 5)
+    rows.begin = 1 - inputs  # the worst known candidate lies beyond the limits
+    asked = play(SparseRS(queries=60, **options), rows, weighted(shape))
+    new = asked != inputs
+    inset, most = options.get("inset", 0.0), options.get("most_change", 1.0)
+    low, high = (inputs - most).clamp(inset, 1 - inset), (inputs + most).clamp(inset, 1 - inset)
+    assert ((asked == low) | (asked == high) | ~new).all()
+    assert (changed_pixels(asked, inputs).sum(-1) <= 5).all() and new[-1].any()
+    assert len(asked[:, 0].unique(dim=0)) > 40
+
+
+def test_a_filter_of_black_and_white_is_met_by_grey_pixels():
+    """The model puts one half in the place of what is nearly black or white; grey pixels break what corners do not."""
+    base = linear(2, shape=(1, 8, 8))
+
+    class Filtered(nn.Module):
+        def forward(self, inputs):
+            return base(torch.where((inputs - 0.5).abs() > 0.4, 0.5, inputs))
+
+    batch = batch_for(base, images(40, shape=(1, 8, 8)))
+    robust = {}
+    for name, options in {"corners": {}, "grey": {"inset": 0.15}}.items():
+        own = member(queries=400, **options)
+        outcome = attack(Filtered(), batch, protocol_of(own, eps=(4,), norm=Norm.L0), slots=40)
+        robust[name] = float(outcome.budgets[0].scores.mean())
+    assert robust["grey"] < robust["corners"] - 0.2, robust

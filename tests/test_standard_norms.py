@@ -28,10 +28,15 @@ def test_the_l2_ensemble_grows_with_the_facts():
 
 
 def test_the_l0_ensemble_grows_with_the_facts():
-    assert set(ensemble("standard:l0", 1, n_classes=2, has_twin=False)) == {"pgd0", "one-pixel", "sparse-rs"}
-    assert set(ensemble("standard:l0", 3)) == {"pgd0", "pgd0-targeted", "transfer", "sparse-rs"}
+    limited = {"pgd0-inner", "pgd0-near", "sparse-rs-inner", "sparse-rs-near"}
+    always = {"pgd0", "sparse-rs"} | limited
+    assert set(ensemble("standard:l0", 1, n_classes=2, has_twin=False)) == always | {"one-pixel"}
+    assert set(ensemble("standard:l0", 3)) == always | {"pgd0-targeted", "transfer"}
     assert next(iter(ensemble("standard:l0", 3, stages=("jpeg",)))) == "pgd0-bpda"
-    assert set(ensemble("standard:l0", 25, multi_label=True)) == {"pgd0", "transfer", "sparse-rs"}
+    assert {ensemble("standard:l0", 3, stages=("jpeg",))[name].backward for name in limited if "pgd0" in name} == {
+        "bpda"
+    }
+    assert set(ensemble("standard:l0", 25, multi_label=True)) == always | {"transfer"}
     assert ensemble("standard:l0", 10)["sparse-rs"].options["queries"] == 5000
 
 

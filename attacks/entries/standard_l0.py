@@ -9,7 +9,8 @@ FULL = Budget(norm=Norm.L0, eps=10)
 PROTOCOLS.add(
     AttackProtocol(
         name="standard:l0",
-        title="Worst case over an ensemble for a number of pixels: PGD0, one pixel exhaustively, Sparse-RS, transfer",
+        title="Worst case over an ensemble for a number of pixels: PGD0, Sparse-RS (in grey values, too), transfer, "
+        "one pixel exhaustively",
         threat_model=ThreatModel(norm=Norm.L0),
         budgets=GRID,
         tasks=("classification",),
@@ -17,7 +18,7 @@ PROTOCOLS.add(
         needs=frozenset({Need.TWIN}),
         ranks=True,
         ranked_budget=FULL,
-        revision=2,
+        revision=3,
         reference=Paper(
             title="Sparse-RS: a versatile framework for query-efficient sparse black-box adversarial attacks",
             authors="Croce, Andriushchenko, Singh, Flammarion and Hein",
