@@ -18,7 +18,7 @@ PROTOCOLS.add(
         needs=frozenset({Need.TWIN}),
         ranks=True,
         ranked_budget=FULL,
-        revision=3,
+        revision=2,
         reference=Paper(
             title="Sparse-RS: a versatile framework for query-efficient sparse black-box adversarial attacks",
             authors="Croce, Andriushchenko, Singh, Flammarion and Hein",
