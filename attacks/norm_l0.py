@@ -7,6 +7,7 @@ from torch import Tensor
 
 from attacks.norms import per_ball
 from attacks.pixels import from_pixels, largest, to_pixels
+from registry.errors import InvalidEntryError
 
 
 class L0:
@@ -39,9 +40,14 @@ def value_limits(originals: Tensor, most_change: float, inset: float = 0.0) -> t
 
     Args:
         originals: (N, ...) in [0, 1].
-        most_change: Largest change, but for what the inset asks.
+        most_change: Largest change.
         inset: Distance from 0 and 1 that they keep.
+
+    Raises:
+        InvalidEntryError: Both are asked for: there may be no such value.
     """
+    if most_change < 1 and inset:
+        raise InvalidEntryError("values of changed pixels have one limit: give most_change or inset, not both")
     return tuple((originals + change).clamp(inset, 1 - inset) for change in (-most_change, most_change))
 
 
@@ -57,8 +63,8 @@ def within(points: Tensor, originals: Tensor, eps: Tensor, low: Tensor, high: Te
     Source: Croce & Hein 2019, arXiv:1909.05040, sections 4.1 and 4.2.
     """
     clipped = points.clamp(low, high)
-    kept_change = (points.double() - originals).square() - (points.double() - clipped).square()
-    gain = to_pixels(kept_change, eps).sum(-1)
+    gain = (clipped.double() - originals) * (2 * points.double() - originals - clipped)  # what is said above, factored
+    gain = to_pixels(gain, eps).sum(-1)
     kept, count = gain > 0, _pixels(eps)
     if not (kept.sum(-1, keepdim=True) <= count).all():
         kept = kept & largest(gain, count)

@@ -30,7 +30,7 @@ class SparseRS:
         share: Share of the chosen pixels that the first steps exchange.
         most_change: Largest change of a value: filters of outliers leave pixels alone that differ little.
         inset: Distance that colours keep from 0 and 1, which filters of salt and pepper replace. Colours are corners
-            of the values within both limits; with limits the worst known candidate, which may lie beyond them, is no
+            of the values within the limit; with one the worst known candidate, which may lie beyond it, is no
             beginning.
         restarts: Independent runs.
         eot_samples: Draws averaged in each answer of a stochastic defense.

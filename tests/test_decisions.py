@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from attacks.soundness.decisions import PLACE, decisions, one_decision
+from attacks.soundness.examination import examine
 from attacks.soundness.finding import Finding
-from attacks.soundness.jump import LIMIT, jump_finding
-from attacks.victim import ModelVictim
+from attacks.soundness.jump import MANY_LIMIT, jump_finding
+from attacks.victim import Access, ModelVictim
 from datasets.batch import Batch
 from datasets.tasks.classification import MultiLabelClassification
 from datasets.tasks.segmentation import Segmentation
-from registry import Randomness
-from tests.toys import images, linear
+from registry import Budget, CellFacts, Member, Norm, Randomness
+from tests.toys import attack, images, linear, protocol_of
 
 SHAPE, N, LABELS = (1, 8, 8), 12, 5
 
@@ -82,8 +85,8 @@ def found(task: str, model: nn.Module, *, slope: bool = True) -> Finding:
 @pytest.mark.parametrize("task", TASKS)
 def test_margins_that_follow_the_decisions_do_not_jump(task):
     finding = found(task, BASES[task][0])
-    assert not finding.red and finding.values["share"] < LIMIT / 2 and finding.values["n"] > 40, finding.evidence
-    assert finding.values["boundary eps/4"] == pytest.approx(1, abs=0.05)
+    assert not finding.red and finding.values["share"] < MANY_LIMIT / 2 and finding.values["n"] > 40, finding.evidence
+    assert 0.95 < finding.values["boundary eps/4"] < 1.3  # over 1: a margin to several classes is convex
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -95,7 +98,7 @@ def test_decisions_behind_another_margin_jump(task):
 @pytest.mark.parametrize("task", TASKS)
 def test_a_gentle_ramp_has_another_slope_than_its_gradient_says(task):
     finding = found(task, Behind(*BASES[task], band=2.0))
-    assert finding.red and finding.values["share"] < LIMIT, finding.evidence
+    assert finding.red and finding.values["share"] < MANY_LIMIT, finding.evidence
     assert not 0.3 < finding.values["boundary eps/4"] < 2.5
 
 
@@ -108,9 +111,9 @@ def test_a_chosen_decision_is_right_and_another_image_decides_otherwise(task):
     assert len(set(zip(samples.sample_ids.tolist(), samples.targets[PLACE].tolist(), strict=True))) > 6
     single = one_decision(victim)
     assert torch.equal(single.outputs(samples).argmax(1), samples.targets["label"])
-    assert (other >= 0).all()
+    assert (other[::2] >= 0).all() and (other[1::2] < 0).all()  # half are drawn whatever other images say
     theirs = single.outputs(samples.with_inputs(batch.inputs[other])).argmax(1)
-    assert (theirs != samples.targets["label"]).all()
+    assert (theirs != samples.targets["label"])[::2].all()
 
 
 def test_labels_that_count_nothing_are_not_chosen():
@@ -122,15 +125,54 @@ def test_labels_that_count_nothing_are_not_chosen():
     assert (samples.targets[PLACE] == 2).all()
 
 
+def test_rare_classes_are_drawn_as_often_as_others():
+    """Three of four pixels are of class 0; a third of the decisions are."""
+    batch, rare = batch_of("label maps", wrong=0.0), torch.zeros(N, 8, 8, dtype=torch.int64)
+    rare[:, 0, :8], rare[:, 1, :8] = 1, 2
+    outputs = nn.functional.one_hot(rare, 3).movedim(-1, 1).float()
+    samples, _ = decisions(TASKS["label maps"], batch.with_target("mask", rare), torch.arange(N), outputs, 120)
+    assert samples.targets["label"].bincount().min() > 25
+
+
+class Noisy(nn.Module):
+    """Another model behind input noise."""
+
+    def __init__(self, model: nn.Module, sigma: float = 0.2) -> None:
+        super().__init__()
+        self.model, self.sigma = model, sigma
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.model(inputs + self.sigma * torch.randn_like(inputs))
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_noise_hides_no_jump(task):
+    """Under the sample's own noise another image may decide alike; such pairs have no boundary, and are not counted."""
+    batch, model = batch_of(task), Noisy(Behind(*BASES[task], band=1e-3), 0.4)
+    victim = ModelVictim(model, TASKS[task], slots=32, randomness=Randomness.SAMPLE)
+    finding = jump_finding(victim, batch, torch.arange(N), victim.outputs(batch), slope=False)
+    assert finding.red and finding.values["share"] > 0.6, finding.evidence
+
+
+def test_an_evaluation_of_label_maps_asks_for_jumps():
+    """In L0, where no probe runs attacks."""
+    options = {"attack": "attacks.pgd_l0:PGD0", "options": {"steps": 2}, "objective": "soft-dice"}
+    protocol = replace(protocol_of(Member(name="pgd0", **options), eps=(1,), norm=Norm.L0), ranks=True)
+    facts = CellFacts(task="segmentation", n_classes=3, ranked_budget=Budget(norm=Norm.L0, eps=1))
+    batch, red = batch_of("label maps"), {}
+    for name, model in {"honest": BASES["label maps"][0], "decoy": Behind(*BASES["label maps"], band=1e-3)}.items():
+        victim = ModelVictim(model, TASKS["label maps"], slots=32)
+        outcome = attack(model, batch, protocol, task=TASKS["label maps"], slots=32)
+        _, found, _ = examine(Access(victim=victim, search=victim), batch, protocol, facts, outcome)
+        red[name] = {finding.name: finding.red for finding in found}["jumping-margin"]
+    assert red == {"honest": False, "decoy": True}
+
+
 def test_noise_is_that_of_the_sample():
     """The logits of a decision are those of the whole output under the same draw."""
 
-    class Noisy(nn.Module):
-        def forward(self, inputs: Tensor) -> Tensor:
-            return BASES["label maps"][0](inputs + 0.2 * torch.randn_like(inputs))
-
     batch = batch_of("label maps")
-    victim = ModelVictim(Noisy(), TASKS["label maps"], slots=7, randomness=Randomness.SAMPLE)
+    victim = ModelVictim(Noisy(BASES["label maps"][0]), TASKS["label maps"], slots=7, randomness=Randomness.SAMPLE)
     outputs = victim.outputs(batch)
     samples, _ = decisions(TASKS["label maps"], batch, torch.arange(N), outputs, 24)
     place = samples.targets[PLACE]

@@ -135,3 +135,10 @@ def test_a_damaged_record_is_told_and_the_others_are_asked(store, capsys):
     assert "1 have it now" in printed and "1 failed" in printed
     damaged.unlink()
     assert lacking_probes(the_record(store)) == ()
+
+
+@pytest.mark.parametrize("changes", [{"task": "segmentation"}, {"multi_label": True}])
+def test_other_decisions_than_one_label_are_asked_later_too(store, changes):
+    record = of_before(the_record(store))
+    assert JUMP in lacking_probes(replace(record, dataset={**record.dataset, **changes}))
+    assert JUMP not in lacking_probes(replace(record, dataset={**record.dataset, "task": "landmark"}))

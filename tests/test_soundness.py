@@ -150,7 +150,7 @@ def test_what_cannot_be_found_stays_red():
 def test_a_twin_breaks_what_has_no_stage():
     found = examined(RippledInOne(LINEAR), LINEAR, twin=LINEAR)
     assert found.escalation.strongest.name == "twin"
-    assert found.red == set(), {flag: found.findings[flag].evidence for flag in found.red}
+    assert found.red == {"jumping-margin"}  # no other model's gradient says what its own does at the boundary
     assert found.robust <= TRUTH + 0.03
 
 

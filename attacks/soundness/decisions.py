@@ -44,9 +44,11 @@ def one_decision(victim: ModelVictim) -> OneDecision:
 
 
 def decisions(task: Task, batch: Batch, rows: Tensor, outputs: Outputs, most: int) -> tuple[Batch, Tensor]:
-    """Returns samples with a right decision each, and another image that decides otherwise there.
+    """Returns samples with a right decision each, and for half of them another image that decides otherwise there.
 
-    Few samples are taken several times, with decisions of their own.
+    The true class is drawn first, since scores count classes, and then a place; of every second sample among the places
+    that another image decides otherwise, of the rest among all. Few samples are taken several times, with decisions of
+    their own.
 
     Args:
         task: Of label maps, or of several labels.
@@ -65,11 +67,13 @@ def decisions(task: Task, batch: Batch, rows: Tensor, outputs: Outputs, most: in
     right = ((answers == truth) & counts)[rows]
     rows, turn, right = (values[right.any(1)] for values in (rows, turn, right))
     keys = KeyedRandom(seed=0, stream=4).keys(batch.sample_ids[rows], turn)
-    order = KeyedRandom.uniform(keys, answers.shape[1:]) + 1
+    right = right & (truth[rows] == _drawn_value(truth[rows], right, keys)[:, None])
+    order = KeyedRandom.uniform(keys, answers.shape[1:], 1) + 1
     place = (order * right).argmax(1)
     other = torch.full_like(rows, -1)
+    searched = torch.arange(len(rows), device=rows.device) % 2 == 0
     for shift in range(1, min(len(batch), MOST_SHIFTS)):
-        undecided = (other < 0).nonzero()[:, 0]
+        undecided = (searched & (other < 0)).nonzero()[:, 0]
         if not len(undecided):
             break
         mine = rows[undecided]
@@ -80,6 +84,13 @@ def decisions(task: Task, batch: Batch, rows: Tensor, outputs: Outputs, most: in
         place[undecided[found]] = (order[undecided] * differs).argmax(1)[found]
     samples = batch.take(rows).with_target(PLACE, place)
     return samples.with_target("label", truth[rows].gather(1, place[:, None])[:, 0]), other
+
+
+def _drawn_value(truth: Tensor, right: Tensor, keys: Tensor) -> Tensor:
+    """Returns one of the true values among the right decisions of each row, all alike likely: int64 (n,)."""
+    values = range(int(truth.max()) + 1 if truth.numel() else 1)
+    held = torch.stack([(right & (truth == value)).any(1) for value in values], 1)
+    return ((KeyedRandom.uniform(keys, (len(values),)) + 1) * held).argmax(1)
 
 
 def _all_decisions(task: Task, batch: Batch, outputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
