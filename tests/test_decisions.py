@@ -14,10 +14,10 @@ from attacks.soundness.finding import Finding
 from attacks.soundness.jump import MANY_LIMIT, jump_finding
 from attacks.victim import Access, ModelVictim
 from datasets.batch import Batch
-from datasets.tasks.classification import MultiLabelClassification
+from datasets.tasks.classification import Classification, MultiLabelClassification
 from datasets.tasks.segmentation import Segmentation
 from registry import Budget, CellFacts, Member, Norm, Randomness
-from tests.toys import attack, images, linear, protocol_of
+from tests.toys import attack, batch_for, images, linear, protocol_of
 
 SHAPE, N, LABELS = (1, 8, 8), 12, 5
 
@@ -178,3 +178,15 @@ def test_noise_is_that_of_the_sample():
     place = samples.targets[PLACE]
     whole = outputs[samples.sample_ids].flatten(2)[torch.arange(len(samples)), :, place]
     assert torch.allclose(one_decision(victim).outputs(samples), whole, atol=1e-5)
+
+
+@pytest.mark.parametrize("task", [*TASKS, "one label"])
+def test_without_a_right_sample_there_is_nothing_to_ask(task):
+    if task == "one label":
+        model, kind = linear(2, shape=SHAPE), Classification(2)
+        batch = batch_for(model, images(N, shape=SHAPE))
+    else:
+        model, kind, batch = BASES[task][0], TASKS[task], batch_of(task)
+    victim = ModelVictim(model, kind, slots=32)
+    finding = jump_finding(victim, batch, torch.arange(0), victim.outputs(batch))
+    assert not finding.red and finding.values["n"] == 0

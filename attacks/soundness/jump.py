@@ -83,7 +83,8 @@ def jump_finding(
     else:
         rows = rows[:MOST]
         samples, other = batch.take(rows), witnesses(victim, batch, rows, outputs)
-    samples, others = _pairs(victim, samples, batch.inputs, other)
+    if len(samples):
+        samples, others = _pairs(victim, samples, batch.inputs, other)
     if len(samples):
         before, after = _sides(copy_of(victim, copy.deepcopy(victim.model)), samples, others)
         far = (before - samples.inputs).abs().flatten(1).amax(1) > NEAR
