@@ -24,23 +24,22 @@ def members(facts: CellFacts, budget: Budget) -> tuple[Member, ...]:
     more of 300 leave 12.
     """
     full, stochastic, draws = budget == facts.ranked_budget, facts.randomness is not Randomness.NONE, averaged(facts, 4)
-    steps, restarts, queries = (300, 5, 5000) if full else (40, 5, 1000)
+    steps, few, restarts, queries = (300, 50, 5, 5000) if full else (40, 20, 5, 1000)
     pgd, ensemble = "attacks.pgd_l0:PGD0", []
     if facts.stages:  # first: through a stage without gradient the others only spend their steps
         ensemble += _pgd0(facts, steps, restarts, full, "bpda")
     ensemble += _pgd0(facts, steps, restarts, full, "true")
     if facts.has_twin:
-        options = {"steps": 50 if full else 20, "restarts": 2}
+        options = {"steps": few, "restarts": 2}
         ensemble.append(Member(name="transfer", attack=pgd, options=options, objective="margin", source=Need.TWIN))
     if stochastic:
         options, source = {"steps": steps, "restarts": 2}, Need.FROZEN_DRAW
         ensemble.append(Member(name="frozen-draw", attack=pgd, options=options, objective="margin", source=source))
-    ensemble += through_parts(facts, pgd, 50 if full else 20, "margin", draws=4, restarts=3)
+    ensemble += through_parts(facts, pgd, few, "margin", draws=4, restarts=3)
     if budget.size <= 1:
         options, attack = {"queries": EXHAUSTIVE, "grey_levels": 9} | draws, "attacks.one_pixel:OnePixel"
         ensemble.append(Member(name="one-pixel", attack=attack, options=options, objective="margin", source="exact"))
-    limited = _within_limits(facts, 50 if full else 20, queries // 5)
-    return (*ensemble, _sparse_rs(facts, "sparse-rs", queries), *limited)
+    return (*ensemble, _sparse_rs(facts, "sparse-rs", queries), *_within_limits(facts, few, queries // 5))
 
 
 def _within_limits(facts: CellFacts, steps: int, queries: int) -> list[Member]:

@@ -17,7 +17,7 @@ from datasets.batch import Batch
 from datasets.tasks.classification import Classification, MultiLabelClassification
 from datasets.tasks.segmentation import Segmentation
 from registry import Budget, CellFacts, Member, Norm, Randomness
-from tests.toys import attack, batch_for, images, linear, protocol_of
+from tests.toys import NoisyInput, attack, batch_for, images, linear, protocol_of
 
 SHAPE, N, LABELS = (1, 8, 8), 12, 5
 
@@ -134,21 +134,10 @@ def test_rare_classes_are_drawn_as_often_as_others():
     assert samples.targets["label"].bincount().min() > 25
 
 
-class Noisy(nn.Module):
-    """Another model behind input noise."""
-
-    def __init__(self, model: nn.Module, sigma: float = 0.2) -> None:
-        super().__init__()
-        self.model, self.sigma = model, sigma
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        return self.model(inputs + self.sigma * torch.randn_like(inputs))
-
-
 @pytest.mark.parametrize("task", TASKS)
 def test_noise_hides_no_jump(task):
     """Under the sample's own noise another image may decide alike; such pairs have no boundary, and are not counted."""
-    batch, model = batch_of(task), Noisy(Behind(*BASES[task], band=1e-3), 0.4)
+    batch, model = batch_of(task), NoisyInput(Behind(*BASES[task], band=1e-3), 0.4, drop=0.0)
     victim = ModelVictim(model, TASKS[task], slots=32, randomness=Randomness.SAMPLE)
     finding = jump_finding(victim, batch, torch.arange(N), victim.outputs(batch), slope=False)
     assert finding.red and finding.values["share"] > 0.6, finding.evidence
@@ -170,9 +159,10 @@ def test_an_evaluation_of_label_maps_asks_for_jumps():
 
 def test_noise_is_that_of_the_sample():
     """The logits of a decision are those of the whole output under the same draw."""
-
     batch = batch_of("label maps")
-    victim = ModelVictim(Noisy(BASES["label maps"][0]), TASKS["label maps"], slots=7, randomness=Randomness.SAMPLE)
+    victim = ModelVictim(
+        NoisyInput(BASES["label maps"][0], drop=0.0), TASKS["label maps"], slots=7, randomness=Randomness.SAMPLE
+    )
     outputs = victim.outputs(batch)
     samples, _ = decisions(TASKS["label maps"], batch, torch.arange(N), outputs, 24)
     place = samples.targets[PLACE]

@@ -32,7 +32,7 @@ class OneDecision(ModelVictim):
         return torch.stack([torch.zeros_like(logit), logit], 1)
 
 
-def decides_much(task: Task) -> bool:
+def has_many_decisions(task: Task) -> bool:
     """Returns whether a sample has many decisions that are known here: pixels of a label map, or several labels."""
     return task.spec.name == "segmentation" or hasattr(task, "n_labels")
 

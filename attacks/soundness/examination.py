@@ -20,7 +20,7 @@ from attacks.soundness.convergence import (
     not_converged,
     unbounded_survivors,
 )
-from attacks.soundness.decisions import decides_much
+from attacks.soundness.decisions import has_many_decisions
 from attacks.soundness.escalation import Escalation, Escalator
 from attacks.soundness.finding import Finding
 from attacks.soundness.fresh import Cell, audit_rows
@@ -178,7 +178,7 @@ class _Examination:
     def _jump(self, source: ModelVictim, *, slope: bool) -> tuple[Finding, ...]:
         """Returns whether a margin jumps where the answer turns wrong."""
         victim, batch = self._access.victim, self._cell.batch
-        if victim.task.spec.name != "classification" and not decides_much(victim.task):
+        if victim.task.spec.name != "classification" and not has_many_decisions(victim.task):
             return ()
         return (jump_finding(victim, batch, self._rows, self._clean_outputs, source, slope=slope),)
 

@@ -172,7 +172,7 @@ def _spread(outputs: Outputs) -> float:
 
 
 def copy_of(victim: ModelVictim, model: nn.Module) -> ModelVictim:
-    """Returns a victim around another module, with draws and counts of its own."""
+    """Returns a victim of the same kind around another module, with draws and counts of its own."""
     return type(victim)(model, victim.task, slots=victim.slots, randomness=victim.randomness)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from attacks.ball import ball_for
 from attacks.draws import KeyedRandom
 from attacks.objectives import objective_for
-from attacks.soundness.decisions import decides_much, decisions, one_decision
+from attacks.soundness.decisions import decisions, has_many_decisions, one_decision
 from attacks.soundness.finding import Finding
 from attacks.soundness.gradient_probe import LIMITS, copy_of, delivered
 from attacks.soundness.witness import witnesses
@@ -76,12 +76,12 @@ def jump_finding(
         slope: Whether the margin has a gradient that claims to be its own, which is then followed at the boundary.
     """
     source = source or victim
-    jump, limit = (MANY_JUMP, MANY_LIMIT) if decides_much(victim.task) else (JUMP, LIMIT)
-    if decides_much(victim.task):
+    if has_many_decisions(victim.task):
+        jump, limit = MANY_JUMP, MANY_LIMIT
         samples, other = decisions(victim.task, batch, rows, outputs, MANY)
         victim, source = one_decision(victim), one_decision(source)
     else:
-        rows = rows[:MOST]
+        jump, limit, rows = JUMP, LIMIT, rows[:MOST]
         samples, other = batch.take(rows), witnesses(victim, batch, rows, outputs)
     if len(samples):
         samples, others = _pairs(victim, samples, batch.inputs, other)
